@@ -1,0 +1,1 @@
+"""Recipes: one short file each; `common` names every option."""

@@ -1,0 +1,24 @@
+"""python -m imagenet_jax COMMAND"""
+
+import importlib
+import sys
+
+_COMMANDS = {
+    'train': 'train and evaluate one model, as main.py does',
+    'models': 'list the models',
+}
+
+
+def main() -> None:
+    """Runs the command named by the first argument."""
+    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    if name not in _COMMANDS:
+        lines = [f'  {command:10} {what}' for command, what in _COMMANDS.items()]
+        print('\n'.join(['usage: python -m imagenet_jax COMMAND [--help]', '', *lines]))
+        sys.exit(0 if name in ('-h', '--help') else f'error: no command {name!r}')
+    sys.argv = [f'{sys.argv[0]} {name}', *sys.argv[2:]]
+    importlib.import_module(f'imagenet_jax.commands.{name}').main()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,207 @@
+"""One image: encoded bytes -> uint8 RGB pixels -> crop of the size the model sees.
+
+Everything here runs in data workers, on the CPU, and returns uint8; normalising is the device's work.
+"""
+
+import dataclasses
+import io
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from imagenet_jax.errors import UserError, unknown
+
+# Parallelism is over images; OpenCV's own threads would only fight the workers for the same cores.
+cv2.setNumThreads(0)
+
+# A header may claim any size, and memory is taken before the first pixel is read. This is Pillow's own limit.
+MAX_PIXELS = 89_478_485
+
+
+class DecodeError(Exception):
+    """The image cannot be read; the message says why."""
+
+
+def decode(image: bytes | np.ndarray, min_size: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Decodes one image in any format Pillow reads; JPEG goes the fast way.
+
+    Args:
+      image: encoded bytes, or pixels (uint8, HWC with 1 or 3 channels) that pass through.
+      min_size: (height, width). A JPEG may be decoded at 1/2, 1/4, ... of its size while no smaller than this; (0, 0)
+        decodes in full.
+
+    Returns:
+      uint8 RGB pixels of shape (height, width, 3). 16-bit grey keeps its upper byte, alpha is dropped, palettes and
+      CMYK are converted, EXIF rotation is ignored.
+
+    Raises:
+      DecodeError: truncated, unrecognised, or more than MAX_PIXELS pixels.
+    """
+    if isinstance(image, np.ndarray):
+        return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    try:
+        if image[:2] == b'\xff\xd8':
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(image)
+            _refuse_bomb(height, width)
+            if colorspace not in ('CMYK', 'YCCK'):
+                scaled = {'min_height': min_size[0], 'min_width': min_size[1], 'min_factor': 1} if any(min_size) else {}
+                return simplejpeg.decode_jpeg(image, 'RGB', **scaled)
+        return _decode_with_pillow(image)
+    except DecodeError:
+        raise
+    except Exception as error:  # decoders raise of every kind on hostile bytes: ValueError, OSError, SyntaxError, ...
+        raise DecodeError(f'{type(error).__name__}: {error}') from error
+
+
+def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
+    """(height, width) from the header alone. Raises DecodeError."""
+    if isinstance(image, np.ndarray):
+        return image.shape[:2]
+    try:
+        if image[:2] == b'\xff\xd8':
+            return simplejpeg.decode_jpeg_header(image)[:2]
+        with Image.open(io.BytesIO(image)) as opened:
+            return opened.height, opened.width
+    except Exception as error:
+        raise DecodeError(f'{type(error).__name__}: {error}') from error
+
+
+def _refuse_bomb(height, width):
+    if height * width > MAX_PIXELS:
+        raise DecodeError(f'claims {width} x {height} pixels, more than the limit of {MAX_PIXELS}')
+
+
+def _decode_with_pillow(image: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(image)) as opened:
+        _refuse_bomb(opened.height, opened.width)
+        if opened.mode.startswith('I'):  # 16-bit grey, which Pillow's own conversion would clip to white
+            grey = (np.asarray(opened).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
+        return np.asarray(opened.convert('RGB'))
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Training's resize: area average where both sides shrink, else bilinear."""
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def crop_box(height: int, width: int, scale, ratio, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random-resized crop (arXiv 1409.4842), sampled as torchvision does.
+
+    Area uniform in `scale` of the image's, log of width/height uniform in `ratio`; after ten misses the largest centre
+    crop within `ratio`.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(*np.log(ratio)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_resized_crop(image, size, scale, ratio, rng) -> np.ndarray:
+    """Random crop of the image, resized to (size, size, 3); a JPEG is decoded no larger than the crop needs."""
+    height, width = image_size(image)
+    top, left, h, w = crop_box(height, width, scale, ratio, rng)
+    pixels = decode(image, (-(-height * size // h), -(-width * size // w)))
+    down, across = pixels.shape[0] / height, pixels.shape[1] / width
+    top, bottom = int(top * down), max(int(top * down) + 1, round((top + h) * down))
+    left, right = int(left * across), max(int(left * across) + 1, round((left + w) * across))
+    return resize(pixels[top:bottom, left:right], size, size)
+
+
+def pad_crop(image, size, pad, rng) -> np.ndarray:
+    """CIFAR's crop: resize to `size` where it differs, zeros around, then a random window."""
+    pixels = np.pad(resize(decode(image), size, size), ((pad, pad), (pad, pad), (0, 0)))
+    top, left = rng.integers(2 * pad + 1, size=2)
+    return pixels[top:top + size, left:left + size]
+
+
+def color_jitter(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation, in random order, each times U[1 - strength, 1 + strength]."""
+    for kind in rng.permutation(3):
+        factor = rng.uniform(max(0.0, 1 - strength), 1 + strength)
+        if kind == 2:
+            grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            pixels = cv2.addWeighted(pixels, factor, grey, 1 - factor, 0)
+        else:
+            anchor = 0.0 if kind == 0 else np.rint(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).mean())
+            table = np.rint(anchor + factor * (np.arange(256) - anchor)).clip(0, 255).astype(np.uint8)
+            pixels = cv2.LUT(pixels, table)
+    return pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTransform:
+    """Augmentation of one training image to uint8 (size, size, 3).
+
+    Attributes:
+      size: side in pixels.
+      crop: 'random_resized', 'pad' (CIFAR's) or 'none' (resize alone).
+      scale: area of a random-resized crop, as a fraction of the image's.
+      ratio: width over height of a random-resized crop.
+      pad: pixels of zeros on each side, for 'pad'.
+      flip: mirror left and right with probability one half.
+      color_jitter: strength, 0 for none.
+    """
+    size: int
+    crop: str = 'random_resized'
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    pad: int = 4
+    flip: bool = True
+    color_jitter: float = 0.0
+
+    def __post_init__(self):
+        if self.crop not in ('random_resized', 'pad', 'none'):
+            raise unknown('augment.crop', self.crop, ('random_resized', 'pad', 'none'))
+        if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
+            raise UserError(f'augment.scale {self.scale} and augment.ratio {self.ratio} must be (low, high), scale in (0, 1]')
+
+    def __call__(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.crop == 'random_resized':
+            pixels = random_resized_crop(image, self.size, self.scale, self.ratio, rng)
+        elif self.crop == 'pad':
+            pixels = pad_crop(image, self.size, self.pad, rng)
+        else:
+            pixels = resize(decode(image), self.size, self.size)
+        if self.flip and rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        if self.color_jitter:
+            pixels = color_jitter(np.ascontiguousarray(pixels), self.color_jitter, rng)
+        return pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalTransform:
+    """Evaluation's view of one image: shorter side to `resize`, then the centre crop, uint8 (size, size, 3).
+
+    Decoded in full and filtered antialiased, as Pillow and torchvision do.
+    """
+    size: int
+    resize: int
+
+    def __post_init__(self):
+        if not 0 < self.size <= self.resize:
+            raise UserError(f'eval.size {self.size} must be at most eval.resize {self.resize}')
+
+    def __call__(self, image: bytes | np.ndarray) -> np.ndarray:
+        pixels = decode(image)
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        to_height, to_width = int(self.resize * height / short), int(self.resize * width / short)
+        top, left = round((to_height - self.size) / 2), round((to_width - self.size) / 2)
+        if (to_height, to_width) == (height, width):
+            return pixels[top:top + self.size, left:left + self.size]
+        # One filter pass that computes the crop alone: the box is the crop in the image's own coordinates.
+        down, across = height / to_height, width / to_width
+        box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
+        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,139 @@
+"""What is saved, which saves are kept, and how a damaged one is passed over.
+
+    <run>/checkpoints/<step>/state       the TrainState, in Orbax's standard layout
+    <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it
+    <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
+"""
+
+import logging
+import shutil
+import zlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.step import TrainState
+
+log = logging.getLogger(__name__)
+
+_BEST = 'top1'
+
+
+class Checkpoints:
+    """Saves of one run: the latest two and the best by top-1 are kept.
+
+    Args:
+      workdir: the run's folder; its checkpoints/ is made where missing.
+    """
+
+    def __init__(self, workdir: Path):
+        self._folder = Path(workdir).absolute() / 'checkpoints'
+        self._open()
+
+    def _open(self):
+        # LatestN must stand beside BestN: best alone would delete the point to resume from.
+        keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(
+            get_metric_fn=lambda metrics: metrics[_BEST], n=1, keep_checkpoints_without_metrics=False)])
+        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=('state', 'contents'))
+
+    def save(self, state: TrainState, top1: float | None = None) -> None:
+        """Copies the state and writes it in the background; a step that is already saved is left alone."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_contents(state)))
+        self._manager.save(step, args=items, metrics=None if top1 is None else {_BEST: top1})
+
+    def restore(self, like: TrainState) -> tuple[TrainState, bool]:
+        """The newest state that loads and whose every byte is as saved, and True; (like, False) where nothing is saved.
+
+        Args:
+          like: a state of the structure, shapes and sharding expected.
+
+        Raises:
+          UserError: a checkpoint holds other arrays than `like`, or none of them loads.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = []
+        for step in steps:
+            try:
+                state = self._load(step, like)
+            except UserError:
+                raise
+            except Exception as error:  # damage shows as ValueError, KeyError, OSError, JSON and zip errors, ...
+                reason = (str(error).splitlines() or [''])[0][:300]
+                log.warning('checkpoint %s does not load and is passed over: %s: %s', self._folder / str(step),
+                                type(error).__name__, reason)
+                damaged.append(step)
+            else:
+                self._put_aside(damaged)
+                return state, True
+        if damaged:
+            raise UserError(f'none of the checkpoints in {self._folder} loads ({", ".join(map(str, damaged))}); '
+                            'restore one from a backup, or train in another workdir')
+        return like, False
+
+    def _load(self, step: int, like: TrainState) -> TrainState:
+        contents = self._manager.restore(
+            step, args=ocp.args.Composite(contents=ocp.args.JsonRestore()))['contents']
+        _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        state = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))['state']
+        wrong = [name for name, value in _contents(state).items() if value != contents[name]]
+        if wrong:
+            raise ValueError(f'{len(wrong)} arrays differ from what was saved, the first {wrong[0]}')
+        return state
+
+    def _put_aside(self, steps: list[int]) -> None:
+        """Moves damaged saves out of the way of the steps that will be saved again."""
+        if not steps:
+            return
+        self._manager.close()
+        if jax.process_index() == 0:
+            aside = self._folder.parent / 'damaged_checkpoints'
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                shutil.rmtree(aside / str(step), ignore_errors=True)
+                (self._folder / str(step)).rename(aside / str(step))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices('damaged checkpoints put aside')
+        self._open()
+
+    def close(self) -> None:
+        """Waits for saves under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _named(state) -> dict[str, jax.Array]:
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def _layout(state) -> dict[str, list]:
+    return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _named(state).items()}
+
+
+def _contents(state) -> dict[str, list]:
+    """Array name -> [shape, dtype, CRC-32]. The file format's own checks do not cover array bytes."""
+    layout = _layout(state)
+    for name, leaf in _named(state).items():
+        layout[name].append(zlib.crc32(np.ascontiguousarray(leaf.addressable_data(0))))
+    return layout
+
+
+def _refuse_other_arrays(folder, contents, expected) -> None:
+    saved = {name: value[:2] for name, value in contents.items()}
+    if saved == expected:
+        return
+    lines = [f'  {name}: saved {saved.get(name, "absent")}, this run {expected.get(name, "absent")}'
+             for name in sorted(saved.keys() | expected.keys()) if saved.get(name) != expected.get(name)]
+    more = [f'  and {len(lines) - 10} more'] if len(lines) > 10 else []
+    raise UserError('\n'.join([f'{folder} holds other arrays than this config makes:', *lines[:10], *more]))

@@ -1,0 +1,37 @@
+"""Evaluation: every image of a split counted exactly once."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+
+
+def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict, dict]], expected: int,
+             check: Callable[[dict], None] = lambda batch: None) -> dict:
+    """Runs a split through the model.
+
+    Args:
+      eval_step: from `step.make_eval_step`.
+      variables: of the model, on the devices.
+      batches: pairs (host batch, device batch) of the whole split.
+      expected: images in the split.
+      check: called with each host batch, such as `BadSamples.check`.
+
+    Returns:
+      top1, top5 (fractions of all images), loss (nats an image), and confusion, int (K, K), rows the label.
+
+    Raises:
+      AssertionError: the images counted are not `expected`.
+    """
+    total = None
+    for host_batch, batch in batches:
+        check(host_batch)
+        sums = eval_step(variables, batch)
+        # The sum of the batch before last is waited for, so that batches do not pile up on the devices.
+        jax.block_until_ready(total)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+    total = jax.device_get(total)
+    count = int(total['count'])
+    assert count == expected, f'evaluation counted {count} images of {expected}'
+    return {'top1': int(total['top1']) / count, 'top5': int(total['top5']) / count,
+            'loss': float(total['loss']) / count, 'confusion': total['confusion']}

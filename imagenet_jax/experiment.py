@@ -1,0 +1,168 @@
+"""A config, read: everything that the loop calls, built and checked before any training starts."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from imagenet_jax import input_pipeline, models, optim, runtime, sources, step
+from imagenet_jax.augment import device, host
+from imagenet_jax.errors import UserError
+from imagenet_jax.evaluate import evaluate
+from imagenet_jax.options import apply, chosen
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """A config's top level; configs/common.py has meanings and defaults. Sections go on to what reads them."""
+    model: Mapping
+    data: Mapping
+    augment: Mapping
+    normalize: Mapping
+    eval: Mapping
+    optimizer: Mapping
+    schedule: Mapping
+    distributed: Mapping
+    batch_size: int
+    eval_batch_size: int
+    accumulation: int
+    epochs: float
+    steps: int
+    label_smoothing: float
+    ema_decay: float
+    eval_epochs: float
+    eval_steps: int
+    confusion_epochs: float
+    checkpoint_steps: int
+    log_steps: int
+    max_bad_steps: int
+    seed: int
+    deterministic: bool
+    compilation_cache: bool
+    dry_run: bool
+    message: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The section `data`, read: two checked splits, who decodes, and what unreadable samples do."""
+    train: sources.Source
+    test: sources.Source
+    workers: input_pipeline.Workers
+    bad_samples: Callable[[sources.Source], input_pipeline.BadSamples]
+
+
+def open_data(num_classes: int, size: int, *, format: str, path: str, train_split: str, eval_split: str,
+              processes: int, threads: int, on_error: str, max_bad_fraction: float, **options) -> Data:
+    """Opens both splits; configs/common.py, section data, says what each option means. Raises UserError."""
+    train, test = (sources.create(format, path, split, num_classes, size, **options)
+                   for split in (train_split, eval_split))
+    if train.class_names != test.class_names:
+        pairs = itertools.zip_longest(train.class_names, test.class_names)
+        other = ', '.join([f'{a!r} against {b!r}' for a, b in pairs if a != b][:5])
+        raise UserError(f'splits {train_split} and {eval_split} of {path} have other classes: {other}')
+    log.info('%s: %d images to train on, %d to evaluate on; %d outputs for %s classes', path or format, len(train),
+             len(test), num_classes, len(train.class_names) or 'unnamed')
+    workers = input_pipeline.Workers(processes, threads)
+    return Data(train, test, workers,
+                lambda source: input_pipeline.BadSamples(source, on_error, max_bad_fraction))
+
+
+class Experiment:
+    """What a config describes.
+
+    Attributes:
+      options: the config's top level.
+      steps: updates of the whole run.
+      steps_per_epoch: a float, since epochs may end inside a batch.
+      mesh, model, data, train_step: as the modules of those names say.
+    """
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.options = options = apply(Options, config, 'config')
+        runtime.configure_jax(options.deterministic, options.compilation_cache)
+        apply(runtime.join_hosts, options.distributed, 'config.distributed')
+        self.mesh = step.make_mesh()
+        self.model = models.create(**chosen(options.model))
+        if self.model.num_classes < 1:
+            raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
+        self._augment = apply(host.TrainTransform, options.augment, 'config.augment')
+        self._view = apply(host.EvalTransform, options.eval, 'config.eval')
+        self.data = apply(open_data, options.data, 'config.data', num_classes=self.model.num_classes,
+                          size=self._augment.size)
+        self.steps_per_epoch = len(self.data.train) / options.batch_size
+        planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
+        self.steps = 1 if options.dry_run else planned
+        self._check_numbers()
+        self._optimizer = self._make_optimizer(planned)
+        preprocess = apply(device.Normalize, options.normalize, 'config.normalize')
+        self.train_step = step.make_train_step(
+            self.model, self._optimizer, preprocess, self.mesh, label_smoothing=options.label_smoothing,
+            accumulation=options.accumulation, ema_decay=options.ema_decay)
+        self._eval_step = step.make_eval_step(self.model, preprocess, self.mesh)
+
+    def _check_numbers(self):
+        options, devices = self.options, jax.device_count()
+        for name in ('batch_size', 'eval_batch_size'):
+            size, parts = getattr(options, name), devices * (options.accumulation if name == 'batch_size' else 1)
+            if size < 1 or parts < 1 or size % parts:
+                raise UserError(f'config.{name}={size} must be a positive multiple of {parts}: {devices} devices times '
+                                f'config.accumulation={options.accumulation} where it is trained on')
+        for name in ('epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',
+                     'max_bad_steps', 'log_steps'):
+            if getattr(options, name) < 0:
+                raise UserError(f'config.{name}={getattr(options, name)} must not be negative')
+        for name in ('label_smoothing', 'ema_decay'):
+            if not 0 <= getattr(options, name) < 1:
+                raise UserError(f'config.{name}={getattr(options, name)} must be in [0, 1)')
+
+    def _make_optimizer(self, steps: int) -> optim.Optimizer:
+        options = self.options
+        section = dict(options.optimizer)
+        rate = apply(optim.schedule, options.schedule, 'config.schedule', learning_rate=section.pop('learning_rate'),
+                     batch_size=options.batch_size, steps=steps, steps_per_epoch=self.steps_per_epoch)
+        return apply(optim.create, section, 'config.optimizer', rate=rate)
+
+    def initial_state(self) -> step.TrainState:
+        """The state of step 0, on every device."""
+        return step.create_state(self.model, self._optimizer, self.mesh, seed=self.options.seed,
+                                 image_size=self._augment.size, ema=bool(self.options.ema_decay))
+
+    def train_batches(self, start: int) -> Iterator[tuple[dict, dict]]:
+        """(host batch, device batch) from step `start` on."""
+        options, source = self.options, self.data.train
+        if isinstance(source, sources.Synthetic):
+            return input_pipeline.synthetic_batches(source, options.batch_size, options.seed, self.mesh, start)
+        return input_pipeline.to_devices(input_pipeline.train_batches(
+            source, self._augment, options.batch_size, options.seed, start, self.data.workers), self.mesh)
+
+    def evaluate(self, state: step.TrainState) -> tuple[dict, np.ndarray]:
+        """One evaluation's row, averaged weights beside the raw ones where there are any, and the confusion matrix."""
+        result = self._evaluate(state.variables)
+        confusion = result.pop('confusion')
+        if self.options.ema_decay:
+            averaged = self._evaluate(state.ema)
+            result |= {f'ema_{name}': averaged[name] for name in ('top1', 'top5', 'loss')}
+        return {f'eval/{name}': value for name, value in result.items()}, confusion
+
+    def _evaluate(self, variables: dict) -> dict:
+        source, size = self.data.test, self.options.eval_batch_size
+        batches = input_pipeline.eval_batches(source, self._view, size, self.data.workers)
+        count = len(source)
+        if self.options.dry_run:
+            batches, count = itertools.islice(batches, 1), min(size, count)
+        bad = self.data.bad_samples(source)
+        pairs = input_pipeline.to_devices(batches, self.mesh)
+        return evaluate(self._eval_step, variables, pairs, count, bad.check) | {'bad_samples': len(bad)}
+
+    def record(self) -> dict:
+        """What the run ran on, for config.json."""
+        train, test = self.data.train, self.data.test
+        return {**runtime.describe(), 'train_examples': len(train), 'eval_examples': len(test),
+                'class_names': list(train.class_names)}

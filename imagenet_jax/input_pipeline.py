@@ -1,0 +1,277 @@
+"""From a source to batches on the devices, addressed by step.
+
+    source -> decode and augment one image (augment.host) -> uint8 batch of this process -> copy to its devices
+
+Training batch t is a pure function of (seed, t): the stream of all epochs' shuffled samples is cut into batches, so that
+resuming needs only the step, and neither workers nor devices change which samples come. Evaluation goes through the
+split once, in order, its last batch padded.
+
+A batch of this process, of b images:
+  image: uint8 (b, size, size, 3)      label: int32 (b,)      index: int32 (b,), the sample's place in the source
+  bad: int32 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the unreadable
+    sample itself (its pixels are zero); -1 where the sample was readable
+  mask: bool (b,), evaluation only: False marks padding
+"""
+
+import collections
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from imagenet_jax.augment.host import DecodeError
+from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.models.layers import DATA_AXIS
+from imagenet_jax.sources import Source, Synthetic
+
+log = logging.getLogger(__name__)
+
+# Samples that may be tried for an unreadable one before the data as a whole counts as broken.
+_REPLACEMENTS = 16
+# Batches under construction ahead of the one in use, per process or per worker.
+_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """Who decodes: `processes` workers, or where 0 this process's `threads` (0: one a core)."""
+    processes: int = 0
+    threads: int = 0
+
+    def __post_init__(self):
+        if self.processes < 0 or self.threads < 0:
+            raise UserError(f'data.processes {self.processes} and data.threads {self.threads} must not be negative')
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainSample(grain.transforms.RandomMap):
+    """Index -> augmented sample; an unreadable one is replaced by another, drawn with the sample's own randomness."""
+    source: Source
+    transform: Callable
+
+    def random_map(self, index: int, rng: np.random.Generator) -> dict:
+        bad = -1
+        for _ in range(_REPLACEMENTS):
+            try:
+                image = self.transform(self.source.image(index), rng)
+                return _sample(image, self.source.labels[index], index, bad)
+            except (DecodeError, OSError):
+                bad = index if bad < 0 else bad
+                index = int(rng.integers(len(self.source)))
+        raise UserError(f'{_REPLACEMENTS} samples in a row cannot be read, the first {self.source.key(bad)}: '
+                        f'{why_unreadable(self.source, bad)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class _EvalSample(grain.transforms.Map):
+    """Index -> sample in evaluation's view; indices past the end are padding."""
+    source: Source
+    transform: Callable
+
+    def map(self, index: int) -> dict:
+        size = self.transform.size
+        blank = np.zeros((size, size, 3), np.uint8)
+        if index >= len(self.source):
+            return _sample(blank, 0, -1, -1) | {'mask': np.bool_(False)}
+        label = self.source.labels[index]
+        try:
+            sample = _sample(self.transform(self.source.image(index)), label, index, -1)
+        except (DecodeError, OSError):
+            sample = _sample(blank, label, index, index)
+        return sample | {'mask': np.bool_(True)}
+
+
+def _sample(image, label, index, bad) -> dict:
+    return {'image': image, 'label': np.int32(label), 'index': np.int32(index), 'bad': np.int32(bad)}
+
+
+def train_batches(source: Source, transform: Callable, batch_size: int, seed: int, start_step: int = 0,
+                  workers: Workers = Workers()) -> Iterator[dict]:
+    """Endless training batches of this process from `start_step` on.
+
+    Args:
+      source: what to read.
+      transform: (image, numpy Generator) -> uint8 pixels, such as `augment.host.TrainTransform`.
+      batch_size: of all processes together.
+      seed: decides order and augmentation.
+      start_step: of the first batch.
+      workers: who decodes; does not change what comes.
+    """
+    local = _local(batch_size, 'batch_size')
+    samples = (grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+               .random_map(_TrainSample(source, transform)))[jax.process_index()::jax.process_count()]
+    return _load(samples, local, start_step, None, workers)
+
+
+def eval_batches(source: Source, transform: Callable, batch_size: int, workers: Workers = Workers()) -> Iterator[dict]:
+    """Every image of the source once, in the same number of batches on each process.
+
+    Args:
+      source: what to read.
+      transform: image -> uint8 pixels, such as `augment.host.EvalTransform`.
+      batch_size: of all processes together.
+      workers: who decodes.
+    """
+    local = _local(batch_size, 'eval_batch_size')
+    batches = -(-len(source) // batch_size)
+    samples = (grain.MapDataset.range(batches * batch_size)
+               .map(_EvalSample(source, transform)))[jax.process_index()::jax.process_count()]
+    return _load(samples, local, 0, batches, workers)
+
+
+def _local(batch_size: int, name: str) -> int:
+    devices = jax.device_count()
+    if batch_size <= 0 or batch_size % devices:
+        raise UserError(f'config.{name}={batch_size} must be a positive multiple of the {devices} devices')
+    return batch_size // jax.process_count()
+
+
+def _load(samples: grain.MapDataset, size: int, start: int, stop: int | None, workers: Workers) -> Iterator[dict]:
+    if workers.processes:
+        batches = samples.batch(size)[start:stop]
+        read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        return _from_processes(batches.to_iter_dataset(read), workers.processes)
+    return _from_threads(samples, size, start, stop, workers.threads or os.cpu_count())
+
+
+def _from_threads(samples, size, start, stop, threads) -> Iterator[dict]:
+    """Batches made by a pool of threads; decoding and resizing run outside the interpreter lock."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix='data')
+    pending = collections.deque()
+    try:
+        step = start
+        while True:
+            while len(pending) <= _AHEAD and (stop is None or step < stop):
+                pending.append([pool.submit(samples.__getitem__, i) for i in range(step * size, (step + 1) * size)])
+                step += 1
+            if not pending:
+                return
+            rows = [future.result() for future in pending.popleft()]
+            yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _from_processes(batches: grain.IterDataset, processes: int) -> Iterator[dict]:
+    if not flags.FLAGS.is_parsed():  # grain reads its own flags, also where the caller has no command line
+        flags.FLAGS.mark_as_parsed()
+    options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
+    iterator = iter(batches.mp_prefetch(options, worker_init_fn=partial(_start_worker, os.getpid())))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def _start_worker(parent: int, index: int, count: int):
+    """Runs first in each worker process."""
+    del index, count
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent decides when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ['JAX_PLATFORMS'] = 'cpu'
+    if 'jax' in sys.modules:
+        jax.config.update('jax_platforms', 'cpu')
+
+    def end_with_parent():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh) -> Iterator[tuple[dict, dict]]:
+    """Pairs (host batch, batch on the devices), the next copy under way while the caller uses this one."""
+    sharding = NamedSharding(mesh, P(DATA_AXIS))
+
+    def put(batch):
+        on_device = {name: value for name, value in batch.items() if name != 'index'}
+        return batch, jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), on_device)
+
+    try:
+        ahead = collections.deque()
+        for batch in batches:
+            ahead.append(put(batch))
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
+    finally:
+        batches.close()
+
+
+def synthetic_batches(source: Synthetic, batch_size: int, seed: int, mesh: jax.sharding.Mesh,
+                      start_step: int = 0) -> Iterator[tuple[dict, dict]]:
+    """Training batches made where they are used, a pure function of (seed, step); no host batch comes with them."""
+    _local(batch_size, 'batch_size')
+    shape = (batch_size, source.size, source.size, 3)
+
+    @partial(jax.jit, out_shardings=NamedSharding(mesh, P(DATA_AXIS)))
+    def make(step):
+        pixels, labels = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+        return {'image': jax.random.bits(pixels, shape, np.uint8),
+                'label': jax.random.randint(labels, (batch_size,), 0, source.num_classes, np.int32)}
+
+    step = start_step
+    while True:
+        yield {}, make(step)
+        step += 1
+
+
+def why_unreadable(source: Source, index: int, transform: Callable | None = None) -> str:
+    """Reads a sample again for the reason it failed."""
+    from imagenet_jax.augment.host import decode
+    try:
+        (transform or decode)(source.image(index))
+    except (DecodeError, OSError) as error:
+        return str(error)
+    return 'it could be read at the second try'
+
+
+class BadSamples:
+    """Counts unreadable samples of one source, names each once, and stops where the config says.
+
+    Args:
+      source: what the batches came from.
+      on_error: 'skip' or 'raise' (at the first).
+      max_bad_fraction: of the source's samples that may be unreadable.
+    """
+
+    def __init__(self, source: Source, on_error: str = 'skip', max_bad_fraction: float = 0.01):
+        if on_error not in ('skip', 'raise'):
+            raise unknown('data.on_error', on_error, ('skip', 'raise'))
+        self._source, self._raise = source, on_error == 'raise'
+        self._limit = max_bad_fraction * len(source)
+        self._seen: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        """How many distinct samples could not be read so far, by this process."""
+        return len(self._seen)
+
+    def check(self, batch: dict) -> None:
+        """Notes a host batch's bad samples. Raises UserError past the limit."""
+        for index in np.unique(batch.get('bad', ())):
+            if index < 0 or index in self._seen:
+                continue
+            self._seen[int(index)] = None
+            message = f'{self._source.key(index)} cannot be read: {why_unreadable(self._source, index)}'
+            if self._raise:
+                raise UserError(f'{message} (data.on_error=raise)')
+            log.warning('bad sample %d: %s', len(self), message)
+            if len(self) > self._limit:
+                first = ', '.join(self._source.key(i) for i in list(self._seen)[:10])
+                raise UserError(f'{len(self)} of {len(self._source)} samples cannot be read, more than '
+                                f'data.max_bad_fraction allows ({self._limit:g}); the first: {first}')

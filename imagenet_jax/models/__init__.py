@@ -1,0 +1,53 @@
+"""The registry: `create(name, **options)` makes a model, `names()` lists them."""
+
+import dataclasses
+import re
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.errors import unknown
+from imagenet_jax.models import resnet, resnet_cifar
+
+_MODELS: dict[str, partial] = {**resnet.MODELS, **resnet_cifar.MODELS}
+
+
+def names() -> list[str]:
+    """Every registered name, numbers in numeric order."""
+    return sorted(_MODELS, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r'(\d+)', name)])
+
+
+def create(name: str, **options) -> nn.Module:
+    """Makes the model `name`.
+
+    Args:
+      name: one of `names()`.
+      **options: `num_classes` (0: pooled features instead of logits), `dtype` (of the computation; name or dtype,
+        default float32), and the family's own, documented at its class.
+
+    Returns:
+      A module called as `model.apply(variables, images, train=False)` with float images of shape (N, H, W, 3);
+      answers float32 logits of shape (N, num_classes). `features=True` answers (logits, {stage name: activation}).
+
+    Raises:
+      UserError: an unknown name or an option that the model does not have.
+    """
+    if name not in _MODELS:
+        raise unknown('model', name, names())
+    known = option_names(name)
+    for option in options:
+        if option not in known:
+            raise unknown(f'option of model {name}:', option, known)
+    for option in ('dtype', 'param_dtype'):
+        if option in options:
+            options[option] = jnp.dtype(options[option])
+    return _MODELS[name](**options)
+
+
+def option_names(name: str) -> list[str]:
+    """The options that `create(name, ...)` takes."""
+    preset = _MODELS[name]
+    fixed = {'parent', 'name', *preset.keywords}
+    return [f.name for f in dataclasses.fields(preset.func) if f.name not in fixed]
+

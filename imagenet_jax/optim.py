@@ -1,0 +1,71 @@
+"""Config -> optax: the learning-rate schedule and the gradient transformation."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from imagenet_jax.errors import UserError, unknown
+
+
+class Optimizer(NamedTuple):
+    """A gradient transformation whose last part scales by the schedule."""
+    transform: optax.GradientTransformation
+    schedule: optax.Schedule
+
+    def learning_rate(self, opt_state) -> jax.Array:
+        """Of the next update; optax's own count of updates made drives it, so a skipped step does not."""
+        return jnp.asarray(self.schedule(opt_state[-1].count), jnp.float32)
+
+
+def schedule(learning_rate: float, batch_size: int, steps: int, steps_per_epoch: float, *, name: str = 'cosine',
+             warmup_epochs: float = 5.0, floor: float = 0.0, base_batch_size: int = 0) -> optax.Schedule:
+    """Learning rate by update.
+
+    Args:
+      learning_rate: the peak.
+      batch_size: of one update.
+      steps: updates of the whole run.
+      steps_per_epoch: for turning epochs into updates.
+      name: 'cosine' (arXiv 1608.03983, to `floor` at the last step) or 'constant'.
+      warmup_epochs: linear from 0 to the peak.
+      floor: where the cosine ends.
+      base_batch_size: where not 0, the peak is scaled by batch_size / base_batch_size (arXiv 1706.02677).
+    """
+    if name not in ('cosine', 'constant'):
+        raise unknown('schedule.name', name, ('cosine', 'constant'))
+    peak = learning_rate * (batch_size / base_batch_size if base_batch_size else 1)
+    warmup = round(warmup_epochs * steps_per_epoch)
+    if warmup and warmup >= steps:
+        raise UserError(f'schedule.warmup_epochs={warmup_epochs} is {warmup} steps, and the run has only {steps}')
+    after = (optax.cosine_decay_schedule(peak, steps - warmup, floor / peak if peak else 0.0) if name == 'cosine'
+             else optax.constant_schedule(peak))
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
+
+
+def create(rate: optax.Schedule, *, name: str = 'sgd', momentum: float = 0.9, nesterov: bool = True,
+           weight_decay: float = 1e-4, decay_bias_and_norm: bool = True) -> Optimizer:
+    """SGD with momentum and coupled weight decay: decay times the parameter is added to the gradient, as in PyTorch.
+
+    Args:
+      rate: the schedule.
+      name: 'sgd'.
+      momentum: 0 for none.
+      nesterov: look ahead by one momentum step.
+      weight_decay: coefficient of the L2 term.
+      decay_bias_and_norm: False decays kernels of convolutions and dense layers alone.
+    """
+    if name != 'sgd':
+        raise unknown('optimizer.name', name, ('sgd',))
+    parts = []
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay, None if decay_bias_and_norm else _kernels))
+    if momentum:
+        parts.append(optax.trace(momentum, nesterov))
+    return Optimizer(optax.chain(*parts, optax.scale_by_learning_rate(rate)), rate)
+
+
+def _kernels(params):
+    """True for kernels of convolutions and dense layers, False for biases and norm scales."""
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == 'kernel', params)

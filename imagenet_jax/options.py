@@ -1,0 +1,37 @@
+"""Options become named arguments: each section of a config goes whole to the one callable that reads it."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imagenet_jax.errors import UserError, unknown
+
+
+def chosen(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a section that have a value; an unset placeholder is None and takes the callee's default."""
+    return {name: value for name, value in section.items() if value is not None}
+
+
+def apply(function: Callable, section: Mapping[str, Any], where: str, **given):
+    """Calls `function(**section, **given)`.
+
+    Args:
+      function: reads the options by name.
+      section: one section of the config.
+      where: the section's path in messages, such as 'config.optimizer'.
+      **given: arguments that do not come from the config.
+
+    Raises:
+      UserError: an option that `function` does not read, or one it needs and the section lacks.
+    """
+    options = chosen(section)
+    parameters = inspect.signature(function).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for name in options:
+            if name not in parameters or name in given:
+                raise unknown(f'option {where}.{name}: nothing reads', name, sorted(set(parameters) - set(given)))
+    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in options and n not in given
+               and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    if missing:
+        raise UserError(f'{where} lacks {", ".join(missing)}')
+    return function(**options, **given)

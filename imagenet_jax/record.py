@@ -1,0 +1,73 @@
+"""config.json: what a run was asked to do and on what, written at its start and held against each later start."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imagenet_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# A later start may not change these: they decide the arrays, or which images step t consumes.
+_FIXED = ('model', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name', 'run.train_examples',
+          'run.class_names')
+# What differs between two starts of the same run without meaning anything.
+_FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts')
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """{'model.name': 'resnet50', ...}"""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f'{prefix}{name}.')
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def write(workdir: Path, record: dict) -> None:
+    """Writes config.json whole or not at all."""
+    path = Path(workdir) / 'config.json'
+    partial = path.with_suffix('.json.tmp')
+    partial.write_text(json.dumps(record, indent=2) + '\n')
+    os.replace(partial, path)
+
+
+def read(workdir: Path) -> dict | None:
+    """The record of an earlier start, None where there was none."""
+    path = Path(workdir) / 'config.json'
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f'{path} is damaged ({error}); mend it, or move it away to go on without the comparison') from error
+
+
+def check_resumable(workdir: Path, record: dict) -> None:
+    """Holds this start's record against the earlier one's: refuses a change of model or data, logs any other.
+
+    Raises:
+      UserError: names every change that is refused.
+    """
+    earlier = read(workdir)
+    if earlier is None:
+        return
+    before, now = flatten(earlier), flatten(json.loads(json.dumps(record)))
+    changes = {name: (before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys())
+               if before.get(name) != now.get(name) and not _under(name, _FREE)}
+    refused = [f'  config.{name}: was {old!r}, now {new!r}' for name, (old, new) in changes.items()
+               if _under(name, _FIXED)]
+    if refused:
+        raise UserError('\n'.join([f'{workdir} holds a run that this config cannot go on with:', *refused,
+                                   'use another --workdir, or the earlier values']))
+    for name, (old, new) in changes.items():
+        log.info('resuming with config.%s=%r, which was %r', name, new, old)
+
+
+def _under(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(prefix + '.') for prefix in prefixes)

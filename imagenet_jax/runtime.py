@@ -1,0 +1,111 @@
+"""The process a run lives in: JAX's settings before it starts, hosts, signals, and what was installed."""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+import imagenet_jax
+from imagenet_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+# Hosts agree on a stop at steps that divide by this; asking at each would stall the devices.
+AGREE_STEPS = 10
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
+
+
+def configure_jax(deterministic: bool, compilation_cache: bool) -> None:
+    """Settings that must stand before the first computation.
+
+    Args:
+      deterministic: GPU kernels that give the same bits each time, slower. The CPU's always do.
+      compilation_cache: keep compiled programs in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR.
+    """
+    if deterministic:
+        flags = os.environ.get('XLA_FLAGS', '')
+        os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
+    if compilation_cache and not jax.config.jax_compilation_cache_dir:
+        root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(root / 'imagenet_jax' / 'xla'))
+
+
+def join_hosts(address: str = '', count: int = 0, rank: int = -1, detect: bool = False) -> None:
+    """Makes this process one of a multi-host run.
+
+    Args:
+      address: host:port of rank 0; with it go count and rank.
+      count: processes in all.
+      rank: of this process, 0..count-1.
+      detect: ask SLURM, Open MPI or Kubernetes instead.
+    """
+    if not address and not detect:
+        if count or rank >= 0:
+            raise UserError('config.distributed.count and rank need config.distributed.address, host:port of rank 0')
+        return
+    if address and not 0 <= rank < count:
+        raise UserError(f'config.distributed.rank={rank} must be in 0..count-1, and count is {count}')
+    try:
+        jax.distributed.initialize(*((address, count, rank) if address else ()))
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f'cannot join the other hosts: {error}') from error
+
+
+class Stopped(Exception):
+    """A signal ended the run after it was saved."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class StopSignal:
+    """While entered, SIGTERM and Ctrl-C set a flag instead of ending the process; a second one ends it at once."""
+
+    def __enter__(self):
+        self._number = 0
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        del frame
+        self._number = number
+        log.warning('%s: saving after this step; once more ends it at once', signal.Signals(number).name)
+        for n, handler in self._before.items():
+            signal.signal(n, handler)
+
+    def agreed(self, step: int) -> int:
+        """The signal that all hosts stop for at this step, or 0."""
+        if jax.process_count() == 1:
+            return self._number
+        if step % AGREE_STEPS:
+            return 0
+        return int(multihost_utils.process_allgather(np.int32(self._number)).max())
+
+
+def describe() -> dict:
+    """Versions, git revision and devices, for the run's record."""
+    versions = {'python': platform.python_version(), 'imagenet_jax': imagenet_jax.__version__}
+    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {'versions': versions, 'git_revision': _git_revision(), 'device_kind': jax.devices()[0].device_kind,
+            'devices': jax.device_count(), 'hosts': jax.process_count()}
+
+
+def _git_revision() -> str:
+    """Of the source tree this package is imported from, '' where it is not in one; -dirty where it was changed."""
+    try:
+        return subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'], text=True,
+                              cwd=Path(__file__).parent, capture_output=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ''

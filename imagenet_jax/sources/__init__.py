@@ -1,0 +1,52 @@
+"""Layouts on disk behind one interface: a random-access, labelled source. One file a layout."""
+
+from imagenet_jax import options as option_lib
+from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.sources.base import Source
+from imagenet_jax.sources.digits import Digits
+from imagenet_jax.sources.folder import Folder
+from imagenet_jax.sources.parquet import Parquet
+from imagenet_jax.sources.synthetic import Synthetic
+
+_SOURCES = {'folder': Folder, 'parquet': Parquet, 'digits': Digits, 'synthetic': Synthetic}
+
+
+def names() -> list[str]:
+    """Every format name."""
+    return list(_SOURCES)
+
+
+def create(format: str, path: str, split: str, num_classes: int, size: int, **options) -> Source:
+    """Opens one split of a data set and checks it.
+
+    Args:
+      format: one of `names()`.
+      path: the data set's root.
+      split: such as 'train'; each layout's docstring says how it is found.
+      num_classes: what labels must stay under.
+      size: side in pixels of the images of a source that makes its own.
+      **options: the layout's own.
+
+    Raises:
+      UserError: an unknown format; a path, split or class that is missing; an empty split; labels outside
+        0..num_classes-1; files of two formats.
+    """
+    if format not in _SOURCES:
+        raise unknown('data.format', format, names())
+    present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
+    if format in present and len(present) > 1:
+        raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(present)}; keep one of them there')
+    if _SOURCES[format].on_disk and format not in present and present:
+        raise UserError(f'{path} holds split {split!r} as {present[0]}, not as {format}: set data.format={present[0]}')
+    given = {'num_classes': num_classes, 'size': size} if _SOURCES[format] is Synthetic else {}
+    source = option_lib.apply(_SOURCES[format], options, 'config.data', path=path, split=split, **given)
+    if not len(source):
+        raise UserError(f'{path}: split {split!r} is empty')
+    bad = (source.labels < 0) | (source.labels >= num_classes)
+    if bad.any():
+        first = int(bad.argmax())
+        raise UserError(
+            f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first {source.labels[first]} '
+            f'at {source.key(first)}; the data has {len(source.class_names) or source.labels.max() + 1} classes: '
+            f'set config.model.num_classes')
+    return source

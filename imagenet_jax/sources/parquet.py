@@ -1,0 +1,124 @@
+"""Parquet files as on the Hugging Face hub.
+
+    root/train-00000-of-00002.parquet
+    root/train-00001-of-00002.parquet
+    root/validation-00000-of-00001.parquet
+
+Column `image` (or `img`): a struct with the encoded `bytes`. Column `label` (or `fine_label`): integers, their class
+names in the schema's metadata. The files may also lie in `root/data/`.
+"""
+
+import collections
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.sources.base import Source
+
+# Decoded row groups kept in memory by one process. Small data sets stay there whole; one that does not fit is read
+# again and again under a shuffle.
+CACHE_BYTES = 2 << 30
+
+
+class Parquet(Source):
+    """Rows in file order; row groups are read on demand and the most recent kept."""
+
+    def __init__(self, path: str, split: str):
+        self._files = _files(path, split)
+        if not self._files:
+            there = sorted(p.name for p in Path(path).expanduser().glob('**/*.parquet'))[:10]
+            raise UserError(f'no {split}-*.parquet in {path}; parquet files there: {", ".join(there) or "none"}')
+        self._groups = []  # (file, row group, first row)
+        labels = []
+        for file in self._files:
+            labels.append(self._scan(file, sum(map(len, labels))))
+        self._starts = np.array([start for _, _, start in self._groups])
+        self.labels = np.concatenate(labels)
+        self._open_cache()
+
+    @classmethod
+    def is_at(cls, path, split):
+        return bool(path) and bool(_files(path, split))
+
+    def _scan(self, file: Path, start: int) -> np.ndarray:
+        """Notes the row groups of one file and returns its labels."""
+        try:
+            parquet = pq.ParquetFile(file)
+            schema = parquet.schema_arrow
+            self._image = _column(file, schema, ('image', 'img'))
+            label = _column(file, schema, ('label', 'fine_label'))
+            labels = parquet.read([label])[label]
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f'{file} cannot be read as Parquet: {error}') from error
+        if not pa.types.is_integer(labels.type) or labels.null_count:
+            raise UserError(f'{file}: column {label} must hold an integer in every row; it is {labels.type} '
+                            f'with {labels.null_count} nulls')
+        image = schema.field(self._image).type
+        if not pa.types.is_struct(image) or image.get_field_index('bytes') < 0:
+            raise UserError(f'{file}: column {self._image} must be a struct with a field bytes; it is {image}')
+        self.class_names = _class_names(schema, label)
+        for group in range(parquet.num_row_groups):
+            self._groups.append((file, group, start))
+            start += parquet.metadata.row_group(group).num_rows
+        return labels.to_numpy().astype(np.int32)
+
+    def _open_cache(self):
+        self._cache: collections.OrderedDict[int, pa.Array] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ('_cache', '_lock')}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._open_cache()
+
+    def _group(self, number: int) -> pa.Array:
+        """The encoded images of one row group."""
+        with self._lock:
+            if number not in self._cache:
+                file, group, _ = self._groups[number]
+                column = pq.ParquetFile(file, page_checksum_verification=True).read_row_group(group, [self._image])[self._image]
+                self._cache[number] = pa.chunked_array([c.field('bytes') for c in column.chunks])
+                while len(self._cache) > 1 and sum(c.nbytes for c in self._cache.values()) > CACHE_BYTES:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(number)
+            return self._cache[number]
+
+    def image(self, index):
+        number = int(np.searchsorted(self._starts, index, side='right')) - 1
+        try:
+            data = self._group(number)[index - int(self._starts[number])].as_py()
+        except pa.ArrowException as error:
+            raise OSError(f'{self._groups[number][0]}: {error}') from error
+        return data or b''
+
+    def key(self, index):
+        number = int(np.searchsorted(self._starts, index, side='right')) - 1
+        file, group, start = self._groups[number]
+        return f'{file.name}:{group}:{index - start}'
+
+
+def _files(path: str, split: str) -> list[Path]:
+    root = Path(path).expanduser()
+    return sorted(root.glob(f'{split}-*.parquet')) or sorted(root.glob(f'data/{split}-*.parquet'))
+
+
+def _column(file, schema, names) -> str:
+    for name in names:
+        if name in schema.names:
+            return name
+    raise UserError(f'{file} has no column {" or ".join(names)}; its columns: {", ".join(schema.names)}')
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    try:
+        features = json.loads(schema.metadata[b'huggingface'])['info']['features']
+        return tuple(map(str, features[label]['names']))
+    except (TypeError, KeyError, ValueError):  # written by another tool, or without names
+        return ()

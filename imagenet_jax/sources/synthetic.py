@@ -1,0 +1,32 @@
+"""Random pixels and labels, for measuring throughput: batches of it are made on the device."""
+
+import numpy as np
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.sources.base import Source
+
+
+class Synthetic(Source):
+    """As many images as ImageNet has, unless `num_examples` says otherwise.
+
+    Args:
+      path: not read.
+      split: 'train' (1,281,167 images), or any other (50,000).
+      num_classes: labels are uniform over them.
+      size: side of the square images, in pixels.
+      num_examples: of each split.
+    """
+    on_disk = False
+
+    def __init__(self, path: str, split: str, num_classes: int, size: int, num_examples: int = 0):
+        if num_examples < 0:
+            raise UserError(f'data.num_examples must not be negative, is {num_examples}')
+        self.num_classes, self.size = num_classes, size
+        count = num_examples or (1_281_167 if split == 'train' else 50_000)
+        self.labels = np.random.default_rng(0).integers(num_classes, size=count, dtype=np.int32)
+
+    def image(self, index):
+        return np.random.default_rng(index).integers(256, size=(self.size, self.size, 3), dtype=np.uint8)
+
+    def key(self, index):
+        return f'synthetic/{index}'

@@ -1,0 +1,135 @@
+"""The loop: build, restore, step, evaluate, save."""
+
+import contextlib
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from imagenet_jax import record, runtime
+from imagenet_jax.checkpoint import Checkpoints
+from imagenet_jax.errors import UserError
+from imagenet_jax.experiment import Experiment
+from imagenet_jax.metrics import Meter, MetricWriter, Progress, confusion_image, image_grid
+
+log = logging.getLogger(__name__)
+
+
+def train_and_evaluate(config, workdir: str | Path) -> dict:
+    """Trains as the config says, going on from the newest checkpoint in `workdir` that loads.
+
+    Args:
+      config: an ml_collections ConfigDict with the options of configs/common.py.
+      workdir: the run's folder, made where missing; not touched where config.dry_run is set.
+
+    Returns:
+      The last row of evaluation, {} where none was made.
+
+    Raises:
+      UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
+      runtime.Stopped: a signal came, and the run is saved.
+    """
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(runtime.StopSignal())
+        experiment = Experiment(config)
+        if config.dry_run:
+            workdir = stack.enter_context(tempfile.TemporaryDirectory())
+        workdir = Path(workdir)
+        entry = {**config.to_dict(), 'run': experiment.record()}
+        record.check_resumable(workdir, entry)
+        checkpoints = Checkpoints(workdir)
+        stack.callback(checkpoints.close)
+        state, restored = checkpoints.restore(experiment.initial_state())
+        writer = _open_writer(workdir, entry, int(state.step) if restored else None, stack)
+        return _loop(experiment, state, checkpoints, writer, stop, stack)
+
+
+def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
+    """The writer of process 0, the run's record written; None in other processes."""
+    if resume_step is not None:
+        log.info('resuming at step %d', resume_step)
+    if jax.process_index():
+        return None
+    record.write(workdir, entry)
+    writer = MetricWriter(workdir, resume_step)
+    stack.callback(writer.close)
+    writer.write_config(record.flatten(entry))
+    if entry['message']:
+        log.info('this run: %s', entry['message'])
+    return writer
+
+
+def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
+    options, start = experiment.options, int(state.step)
+    if start >= experiment.steps:
+        log.info('nothing to do: the run is at step %d, and the config asks for %d', start, experiment.steps)
+    batches = experiment.train_batches(start)
+    stack.callback(batches.close)
+    progress = Progress(start, experiment.steps, writer is not None)
+    stack.callback(progress.close)
+    meter, bad, result = Meter(options.batch_size), experiment.data.bad_samples(experiment.data.train), {}
+    for at in range(start + 1, experiment.steps + 1):
+        host_batch, batch = next(batches)
+        bad.check(host_batch)
+        if at == start + 1:
+            _describe_start(experiment, state, batch, writer, at - 1)
+        began = time.perf_counter()
+        state, metrics = experiment.train_step(state, batch)
+        meter.add(metrics)
+        progress.advance()
+        if at == start + 1:
+            meter.pause()
+            log.info('compiled and made in %.1f s', time.perf_counter() - began)
+        row, evaluating = {}, _due(experiment, at, options.eval_epochs, options.eval_steps)
+        if evaluating or _due(experiment, at, 0, options.log_steps):
+            row = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
+        _refuse_bad_steps(meter, options.max_bad_steps, at)
+        if evaluating:
+            result, confusion = experiment.evaluate(state)
+            row |= result
+            if writer and _due(experiment, at, options.confusion_epochs):
+                writer.write_image(at, 'eval/confusion',
+                                   confusion_image(confusion, experiment.data.test.class_names))
+        if row and writer:
+            writer.write(at, row)
+        if row:
+            progress.show(at, row)
+        signal = stop.agreed(at)
+        if evaluating or signal or at == experiment.steps or _due(experiment, at, 0, options.checkpoint_steps):
+            meter.pause()
+            checkpoints.save(state, result['eval/top1'] if evaluating else None)
+        if signal:
+            raise runtime.Stopped(signal)
+        meter.resume()
+    return result
+
+
+def _due(experiment, at: int, epochs: float, steps: int = 0) -> bool:
+    """Whether a multiple of `steps`, or where 0 of `epochs`, was passed at this step. 0 of both is never."""
+    every = steps or epochs * experiment.steps_per_epoch
+    return bool(every) and (at == experiment.steps or at // every > (at - 1) // every)
+
+
+def _describe_start(experiment, state, batch, writer, at) -> None:
+    """Logs the parameters, shows the first images, and says what takes so long."""
+    if writer is None:
+        return
+    try:
+        from clu import parameter_overview
+        log.info('parameters:\n%s', parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    except ImportError as error:
+        log.warning('no parameter overview: %s', error)
+    images = np.asarray(batch['image'].addressable_data(0)[:16])
+    writer.write_image(at, 'train/images', image_grid(images))
+    log.info('%d steps of %d images on %d x %s; compiling the train step, which may take minutes the first time',
+             experiment.steps, experiment.options.batch_size, jax.device_count(), jax.devices()[0].device_kind)
+
+
+def _refuse_bad_steps(meter: Meter, limit: int, at: int) -> None:
+    if limit and meter.bad_in_a_row >= limit:
+        raise UserError(
+            f'{limit} steps in a row, up to step {at} at the latest, gave a loss or gradients that are not finite '
+            '(config.max_bad_steps); a lower learning rate, a longer warm-up or float32 usually helps')
