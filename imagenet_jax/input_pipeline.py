@@ -2,14 +2,14 @@
 
     source -> decode and augment one image (augment.host) -> uint8 batch of this process -> copy to its devices
 
-Training batch t is a pure function of (seed, t): the stream of all epochs' shuffled samples is cut into batches, so that
-resuming needs only the step, and neither workers nor devices change which samples come. Evaluation goes through the
-split once, in order, its last batch padded.
+Training batch t is a pure function of (seed, t): the stream of all epochs' shuffled samples is cut into batches, so
+that resuming needs only the step, and neither workers nor devices change which samples come. Evaluation goes through
+the split once, in order, its last batch padded.
 
 A batch of this process, of b images:
   image: uint8 (b, size, size, 3)      label: int32 (b,)      index: int32 (b,), the sample's place in the source
-  bad: int32 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the unreadable
-    sample itself (its pixels are zero); -1 where the sample was readable
+  bad: int32 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the
+    unreadable sample itself (its pixels are zero); -1 where the sample was readable
   mask: bool (b,), evaluation only: False marks padding
 """
 
@@ -110,7 +110,7 @@ def train_batches(source: Source, transform: Callable, batch_size: int, seed: in
       start_step: of the first batch.
       workers: who decodes; does not change what comes.
     """
-    local = _local(batch_size, 'batch_size')
+    local = _local(batch_size)
     samples = (grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
                .random_map(_TrainSample(source, transform)))[jax.process_index()::jax.process_count()]
     return _load(samples, local, start_step, None, workers)
@@ -125,18 +125,19 @@ def eval_batches(source: Source, transform: Callable, batch_size: int, workers: 
       batch_size: of all processes together.
       workers: who decodes.
     """
-    local = _local(batch_size, 'eval_batch_size')
+    local = _local(batch_size)
     batches = -(-len(source) // batch_size)
     samples = (grain.MapDataset.range(batches * batch_size)
                .map(_EvalSample(source, transform)))[jax.process_index()::jax.process_count()]
     return _load(samples, local, 0, batches, workers)
 
 
-def _local(batch_size: int, name: str) -> int:
-    devices = jax.device_count()
-    if batch_size <= 0 or batch_size % devices:
-        raise UserError(f'config.{name}={batch_size} must be a positive multiple of the {devices} devices')
-    return batch_size // jax.process_count()
+def _local(batch_size: int) -> int:
+    """This process's share of a batch."""
+    processes = jax.process_count()
+    if batch_size < 1 or batch_size % processes:
+        raise UserError(f'a batch of {batch_size} images does not divide among {processes} processes')
+    return batch_size // processes
 
 
 def _load(samples: grain.MapDataset, size: int, start: int, stop: int | None, workers: Workers) -> Iterator[dict]:
@@ -216,7 +217,6 @@ def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh) -> Iterator[tup
 def synthetic_batches(source: Synthetic, batch_size: int, seed: int, mesh: jax.sharding.Mesh,
                       start_step: int = 0) -> Iterator[tuple[dict, dict]]:
     """Training batches made where they are used, a pure function of (seed, step); no host batch comes with them."""
-    _local(batch_size, 'batch_size')
     shape = (batch_size, source.size, source.size, 3)
 
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P(DATA_AXIS)))

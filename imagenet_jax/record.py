@@ -45,7 +45,7 @@ def read(workdir: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}); mend it, or move it away to go on without the comparison') from error
+        raise UserError(f'{path} is damaged ({error}); mend it, or move it away to resume unchecked') from error
 
 
 def check_resumable(workdir: Path, record: dict) -> None:

@@ -3,7 +3,7 @@
 Both are SPMD over a mesh with one axis, the data: parameters on every device, the batch split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -56,10 +56,11 @@ class TrainState(flax.struct.PyTreeNode):
         return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
-def make_mesh() -> Mesh:
-    """All devices of all hosts along the data axis."""
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices (all of all hosts, unless named) along the data axis."""
+    devices = jax.devices() if devices is None else devices
     # Auto: explicit axes refuse gathers and reshapes whose sharding is ambiguous.
-    return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def create_state(model: nn.Module, optimizer: Optimizer, mesh: Mesh, *, seed: int, image_size: int,

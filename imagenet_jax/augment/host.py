@@ -164,7 +164,8 @@ class TrainTransform:
         if self.crop not in ('random_resized', 'pad', 'none'):
             raise unknown('augment.crop', self.crop, ('random_resized', 'pad', 'none'))
         if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
-            raise UserError(f'augment.scale {self.scale} and augment.ratio {self.ratio} must be (low, high), scale in (0, 1]')
+            raise UserError(f'augment.scale {self.scale} and augment.ratio {self.ratio} must be (low, high), '
+                            'scale in (0, 1]')
 
     def __call__(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.crop == 'random_resized':

@@ -61,7 +61,7 @@ def _run(argv: list[str]) -> None:
     _log_to_stderr()
     try:
         if len(argv) > 1:
-            raise UserError(f'arguments without a flag: {shlex.join(argv[1:])}; options are given as --config.NAME=VALUE')
+            raise UserError(f'not a flag: {shlex.join(argv[1:])}; options are given as --config.NAME=VALUE')
         if not flags.FLAGS['config'].present:
             raise UserError('which recipe? Give --config, such as --config configs/resnet50.py')
         config = _CONFIG.value

@@ -11,6 +11,7 @@ from imagenet_jax.errors import unknown
 
 # Name of the mesh axis that the data is split over; synchronous BatchNorm averages over it.
 DATA_AXIS = 'data'
+FLOAT32 = jnp.dtype(jnp.float32)
 _NORM_AXIS = {'batch': None, 'sync': DATA_AXIS}
 
 dense_init = nn.initializers.normal(0.01)
@@ -31,8 +32,8 @@ class Layers:
       norm: 'batch' (statistics of the device's own images) or 'sync' (of the global batch).
       zero_gamma: norms that end a residual branch start at scale 0 (arXiv 1706.02677).
     """
-    dtype: jnp.dtype = jnp.dtype(jnp.float32)
-    param_dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
 

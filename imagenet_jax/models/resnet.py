@@ -8,7 +8,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import Layers, dense_init, max_pool
+from imagenet_jax.models.layers import FLOAT32, Layers, dense_init, max_pool
 
 
 class ProjectionShortcut(nn.Module):
@@ -83,8 +83,8 @@ class ResNet(nn.Module):
     """
     depths: tuple[int, ...]
     num_classes: int = 1000
-    dtype: jnp.dtype = jnp.dtype(jnp.float32)
-    param_dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
 

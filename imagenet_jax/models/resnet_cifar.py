@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models.layers import Layers
+from imagenet_jax.models.layers import FLOAT32, Layers
 from imagenet_jax.models.resnet import BasicBlock, ProjectionShortcut, Stage, classify
 
 
@@ -35,8 +35,8 @@ class CifarResNet(nn.Module):
     depth: int
     num_classes: int = 10
     shortcut: str = 'A'
-    dtype: jnp.dtype = jnp.dtype(jnp.float32)
-    param_dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
 

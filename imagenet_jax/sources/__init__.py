@@ -44,9 +44,8 @@ def create(format: str, path: str, split: str, num_classes: int, size: int, **op
         raise UserError(f'{path}: split {split!r} is empty')
     bad = (source.labels < 0) | (source.labels >= num_classes)
     if bad.any():
-        first = int(bad.argmax())
+        first, classes = int(bad.argmax()), len(source.class_names) or source.labels.max() + 1
         raise UserError(
-            f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first {source.labels[first]} '
-            f'at {source.key(first)}; the data has {len(source.class_names) or source.labels.max() + 1} classes: '
-            f'set config.model.num_classes')
+            f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first '
+            f'{source.labels[first]} at {source.key(first)}; the data has {classes} classes: set config.model.num_classes')
     return source

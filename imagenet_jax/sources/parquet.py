@@ -83,7 +83,8 @@ class Parquet(Source):
         with self._lock:
             if number not in self._cache:
                 file, group, _ = self._groups[number]
-                column = pq.ParquetFile(file, page_checksum_verification=True).read_row_group(group, [self._image])[self._image]
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                column = parquet.read_row_group(group, [self._image])[self._image]
                 self._cache[number] = pa.chunked_array([c.field('bytes') for c in column.chunks])
                 while len(self._cache) > 1 and sum(c.nbytes for c in self._cache.values()) > CACHE_BYTES:
                     self._cache.popitem(last=False)
