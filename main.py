@@ -1,10 +1,4 @@
-"""Trains and evaluates one model.
-
-    python main.py --config configs/resnet50.py --workdir runs/resnet50
-    python main.py --config configs/resnet50.py --workdir runs/resnet50 --config.batch_size=512
-
-The same command again goes on from the newest checkpoint. Options: configs/common.py.
-"""
+"""Trains and evaluates one model: python main.py --config configs/resnet50.py --workdir runs/resnet50"""
 
 from imagenet_jax.commands import train
 

@@ -1,5 +1,6 @@
 """A config, read: everything that the loop calls, built and checked before any training starts."""
 
+import contextlib
 import dataclasses
 import itertools
 import logging
@@ -96,10 +97,10 @@ class Experiment:
         self._view = apply(host.EvalTransform, options.eval, 'config.eval')
         self.data = apply(open_data, options.data, 'config.data', num_classes=self.model.num_classes,
                           size=self._augment.size)
+        self._check_numbers()
         self.steps_per_epoch = len(self.data.train) / options.batch_size
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
         self.steps = 1 if options.dry_run else planned
-        self._check_numbers()
         self._optimizer = self._make_optimizer(planned)
         preprocess = apply(device.Normalize, options.normalize, 'config.normalize')
         self.train_step = step.make_train_step(
@@ -154,12 +155,11 @@ class Experiment:
     def _evaluate(self, variables: dict) -> dict:
         source, size = self.data.test, self.options.eval_batch_size
         batches = input_pipeline.eval_batches(source, self._view, size, self.data.workers)
-        count = len(source)
-        if self.options.dry_run:
-            batches, count = itertools.islice(batches, 1), min(size, count)
         bad = self.data.bad_samples(source)
-        pairs = input_pipeline.to_devices(batches, self.mesh)
-        return evaluate(self._eval_step, variables, pairs, count, bad.check) | {'bad_samples': len(bad)}
+        with contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs:
+            first, count = (1, min(size, len(source))) if self.options.dry_run else (None, len(source))
+            result = evaluate(self._eval_step, variables, itertools.islice(pairs, first), count, bad.check)
+        return result | {'bad_samples': len(bad)}
 
     def record(self) -> dict:
         """What the run ran on, for config.json."""

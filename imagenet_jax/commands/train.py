@@ -1,4 +1,16 @@
-"""train: flags, exit codes, and messages around `train.train_and_evaluate`."""
+"""Trains and evaluates one model.
+
+    python main.py --config configs/resnet50.py --workdir runs/resnet50
+    python main.py --config configs/resnet50.py --workdir runs/resnet50 --config.batch_size=512
+    python main.py --config configs/resnet50.py --help
+
+  --config FILE        the recipe
+  --config.NAME=VALUE  changes one option of it
+  --workdir DIR        the run's folder; the same command again goes on from the newest checkpoint in it
+  --version            prints the version
+
+Leaves with 0; 1 after an error, which it explains; 143 or 130 when SIGTERM or Ctrl-C stopped it and the run was saved.
+"""
 
 import importlib.util
 import logging
@@ -6,52 +18,72 @@ import os
 import re
 import shlex
 import sys
+from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import imagenet_jax
 from imagenet_jax import record, runtime
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.train import train_and_evaluate
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Recipe, such as configs/resnet50.py; any option of it is overridden as --config.batch_size=512. '
-    'configs/common.py lists the options.', lock_config=True)
-_WORKDIR = flags.DEFINE_string('workdir', None, "The run's folder; the same command again goes on from what it holds.")
-_VERSION = flags.DEFINE_bool('version', False, 'Print the version and leave.')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, "the run's folder")
+_VERSION = flags.DEFINE_bool('version', False, 'print the version')
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The whole command; leaves with 0, 1 (an error, explained), 130 or 143 (stopped by a signal, saved)."""
-    app.run(_run, argv=argv or sys.argv, flags_parser=_parse)
+def main() -> None:
+    """The whole command, on sys.argv."""
+    app.run(_run, flags_parser=_parse)
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Flags, or one clear line."""
+    """Flags; what is wrong with them is said in one line."""
     sys.path.insert(0, os.getcwd())  # recipes import their neighbours
     try:
+        recipe = _recipe(argv)
+        if any(arg in ('-h', '-help', '--help') for arg in argv):
+            _help(recipe)
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:  # ml_collections: no such option
-        sys.exit(f'error: {_misspelt(argv) or error}')
-    except (TypeError, ValueError, OSError) as error:
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except (TypeError, ValueError) as error:
         sys.exit(f'error: {error}')
 
 
-def _misspelt(argv: list[str]) -> UserError | None:
-    """The error for the first --config.NAME that the config file does not have."""
-    path = flags.FLAGS['config'].config_filename if flags.FLAGS['config'].present else ''
-    if not path or not os.path.exists(path):
+def _recipe(argv: list[str]) -> ConfigDict | None:
+    """The config as its file has it; None where the command names none.
+
+    Raises:
+      UserError: no such file, or a --config.NAME that it does not have.
+    """
+    named = re.search(r'^--?config[=\n](.+)', '\n'.join(argv), re.MULTILINE)
+    if not named:
         return None
-    spec = importlib.util.spec_from_file_location('misspelt', path)
+    path = Path(named[1].split(':')[0])
+    if not path.is_file():
+        raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
+    spec = importlib.util.spec_from_file_location('recipe', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    known = record.flatten(module.get_config())
-    for name in re.findall(r'^--?config\.([\w.]+)', '\n'.join(argv), re.MULTILINE):
+    recipe = module.get_config(*named[1].split(':')[1:])
+    known = [f'config.{name}' for name in record.flatten(recipe.to_dict())]
+    for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
         if name not in known:
-            return unknown('option', f'config.{name}', [f'config.{k}' for k in known])
-    return None
+            raise unknown('option', name, known)
+    return recipe
+
+
+def _help(recipe: ConfigDict | None) -> None:
+    print(__doc__)
+    if recipe is None:
+        print('Give --config too for a list of its options. configs/common.py says what each means.')
+    else:
+        print('Options of this recipe (configs/common.py says what each means):\n')
+        print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
+    sys.exit(0)
 
 
 def _run(argv: list[str]) -> None:

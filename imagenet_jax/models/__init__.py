@@ -12,6 +12,8 @@ from imagenet_jax.models import resnet, resnet_cifar
 
 _MODELS: dict[str, partial] = {**resnet.MODELS, **resnet_cifar.MODELS}
 
+_DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
+
 
 def names() -> list[str]:
     """Every registered name, numbers in numeric order."""
@@ -39,9 +41,11 @@ def create(name: str, **options) -> nn.Module:
     for option in options:
         if option not in known:
             raise unknown(f'option of model {name}:', option, known)
-    for option in ('dtype', 'param_dtype'):
-        if option in options:
-            options[option] = jnp.dtype(options[option])
+    for option in options.keys() & {'dtype', 'param_dtype'}:
+        dtype = options[option] if isinstance(options[option], str) else jnp.dtype(options[option]).name
+        if dtype not in _DTYPES:
+            raise unknown(f'model.{option}', dtype, _DTYPES)
+        options[option] = jnp.dtype(dtype)
     return _MODELS[name](**options)
 
 

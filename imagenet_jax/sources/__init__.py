@@ -47,5 +47,6 @@ def create(format: str, path: str, split: str, num_classes: int, size: int, **op
         first, classes = int(bad.argmax()), len(source.class_names) or source.labels.max() + 1
         raise UserError(
             f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first '
-            f'{source.labels[first]} at {source.key(first)}; the data has {classes} classes: set config.model.num_classes')
+            f'{source.labels[first]} at {source.key(first)}; the data has {classes} classes: '
+            'set config.model.num_classes')
     return source
