@@ -90,7 +90,7 @@ class Experiment:
         runtime.configure_jax(options.deterministic, options.compilation_cache)
         apply(runtime.join_hosts, options.distributed, 'config.distributed')
         self.mesh = step.make_mesh()
-        self.model = models.create(**chosen(options.model))
+        self.model = apply(models.create, options.model, 'config.model')
         if self.model.num_classes < 1:
             raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
         self._augment = apply(host.TrainTransform, options.augment, 'config.augment')
@@ -125,7 +125,9 @@ class Experiment:
 
     def _make_optimizer(self, steps: int) -> optim.Optimizer:
         options = self.options
-        section = dict(options.optimizer)
+        section = chosen(options.optimizer)
+        if 'learning_rate' not in section:
+            raise UserError('config.optimizer lacks learning_rate')
         rate = apply(optim.schedule, options.schedule, 'config.schedule', learning_rate=section.pop('learning_rate'),
                      batch_size=options.batch_size, steps=steps, steps_per_epoch=self.steps_per_epoch)
         return apply(optim.create, section, 'config.optimizer', rate=rate)

@@ -15,6 +15,7 @@ A batch of this process, of b images:
 
 import collections
 import dataclasses
+import gc
 import logging
 import os
 import signal
@@ -172,9 +173,14 @@ def _from_processes(batches: grain.IterDataset, processes: int) -> Iterator[dict
     options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
     iterator = iter(batches.mp_prefetch(options, worker_init_fn=partial(_start_worker, os.getpid())))
     try:
-        yield from iterator
+        for batch in iterator:
+            # A copy gives the shared memory back now; JAX would hold on to it, on a CPU until the process ends.
+            yield {name: np.array(value) for name, value in batch.items()}
+            del batch
     finally:
         iterator.close()
+        del iterator
+        gc.collect()  # a finished iterator keeps its last batches, in shared memory, in a reference cycle
 
 
 def _start_worker(parent: int, index: int, count: int):

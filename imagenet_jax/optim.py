@@ -37,6 +37,8 @@ def schedule(learning_rate: float, batch_size: int, steps: int, steps_per_epoch:
         raise unknown('schedule.name', name, ('cosine', 'constant'))
     peak = learning_rate * (batch_size / base_batch_size if base_batch_size else 1)
     warmup = round(warmup_epochs * steps_per_epoch)
+    if warmup < 0:
+        raise UserError(f'schedule.warmup_epochs={warmup_epochs} must not be negative')
     if warmup and warmup >= steps:
         raise UserError(f'schedule.warmup_epochs={warmup_epochs} is {warmup} steps, and the run has only {steps}')
     after = (optax.cosine_decay_schedule(peak, steps - warmup, floor / peak if peak else 0.0) if name == 'cosine'

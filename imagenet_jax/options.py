@@ -26,12 +26,13 @@ def apply(function: Callable, section: Mapping[str, Any], where: str, **given):
     """
     options = chosen(section)
     parameters = inspect.signature(function).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for name in options:
-            if name not in parameters or name in given:
-                raise unknown(f'option {where}.{name}: nothing reads', name, sorted(set(parameters) - set(given)))
-    missing = [n for n, p in parameters.items() if p.default is p.empty and n not in options and n not in given
-               and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    named = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    for name in options:
+        if name in given or not (takes_more or name in named):
+            raise unknown(f'option {where}.{name}: nothing reads', name, sorted(set(named) - set(given)))
+    missing = [n for n in named if parameters[n].default is inspect.Parameter.empty
+               and n not in options and n not in given]
     if missing:
         raise UserError(f'{where} lacks {", ".join(missing)}')
     return function(**options, **given)

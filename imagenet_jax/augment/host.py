@@ -9,7 +9,7 @@ import io
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from imagenet_jax.errors import UserError, unknown
 
@@ -42,15 +42,12 @@ def decode(image: bytes | np.ndarray, min_size: tuple[int, int] = (0, 0)) -> np.
     if isinstance(image, np.ndarray):
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     try:
-        if image[:2] == b'\xff\xd8':
-            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(image)
-            _refuse_bomb(height, width)
-            if colorspace not in ('CMYK', 'YCCK'):
-                scaled = {'min_height': min_size[0], 'min_width': min_size[1], 'min_factor': 1} if any(min_size) else {}
-                return simplejpeg.decode_jpeg(image, 'RGB', **scaled)
-        return _decode_with_pillow(image)
+        pixels = _decode_jpeg(image, min_size) if image[:2] == b'\xff\xd8' else None
+        return _decode_with_pillow(image) if pixels is None else pixels
     except DecodeError:
         raise
+    except UnidentifiedImageError as error:
+        raise DecodeError(f'{len(image)} bytes of no known image format') from error
     except Exception as error:  # decoders raise of every kind on hostile bytes: ValueError, OSError, SyntaxError, ...
         raise DecodeError(f'{type(error).__name__}: {error}') from error
 
@@ -61,7 +58,7 @@ def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
         return image.shape[:2]
     try:
         if image[:2] == b'\xff\xd8':
-            return simplejpeg.decode_jpeg_header(image)[:2]
+            return simplejpeg.decode_jpeg_header(image, strict=False)[:2]
         with Image.open(io.BytesIO(image)) as opened:
             return opened.height, opened.width
     except Exception as error:
@@ -71,6 +68,22 @@ def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
 def _refuse_bomb(height, width):
     if height * width > MAX_PIXELS:
         raise DecodeError(f'claims {width} x {height} pixels, more than the limit of {MAX_PIXELS}')
+
+
+def _decode_jpeg(image: bytes, min_size) -> np.ndarray | None:
+    """None where Pillow has to decode: CMYK, and stray bytes between markers."""
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(image, strict=False)
+    _refuse_bomb(height, width)
+    if colorspace in ('CMYK', 'YCCK'):
+        return None
+    scaled = {'min_height': min_size[0], 'min_width': min_size[1], 'min_factor': 1} if any(min_size) else {}
+    try:
+        return simplejpeg.decode_jpeg(image, 'RGB', **scaled)
+    except ValueError as error:
+        # They cost no pixel, but strict decoding, which alone notices a missing end, takes every warning for an error.
+        if 'extraneous bytes' not in str(error):
+            raise
+        return None
 
 
 def _decode_with_pillow(image: bytes) -> np.ndarray:

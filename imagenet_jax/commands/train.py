@@ -101,12 +101,16 @@ def _run(argv: list[str]) -> None:
             raise UserError('where should the run go? Give --workdir, such as --workdir runs/resnet50')
         result = train_and_evaluate(config, _WORKDIR.value or '')
     except UserError as error:
-        sys.exit(f'error: {error}')
+        leave = f'error: {error}'
     except runtime.Stopped as stopped:
         print(f'stopped by {stopped} and saved; this goes on from there:\n    {shlex.join(["python", *sys.argv])}')
-        sys.exit(stopped.exit_code)
+        leave = stopped.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        leave = 130
+    else:
+        leave = 0
+    if leave:  # out of the except clauses, whose tracebacks would keep batches in shared memory alive to the end
+        sys.exit(leave)
     if config.dry_run:
         print('dry run: build, one step, one evaluation step and one save went through; nothing is written')
     else:

@@ -59,7 +59,9 @@ class Folder(Source):
 
 
 def _folders(root: Path) -> list[str]:
-    return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith('.'))
+    # A link is asked by path: DirEntry.is_dir raises on one that points to itself.
+    return sorted(e.name for e in os.scandir(root) if not e.name.startswith('.')
+                  and (os.path.isdir(e.path) if e.is_symlink() else e.is_dir()))
 
 
 def _images(root: Path, name: str) -> tuple[list[str], int]:
@@ -68,7 +70,8 @@ def _images(root: Path, name: str) -> tuple[list[str], int]:
     Links to folders are not followed inside a class, so that a loop of them cannot hang the scan.
     """
     found, others = [], 0
-    for folder, _, files in os.walk(root / name):
+    for folder, inside, files in os.walk(root / name):
+        inside[:] = [f for f in inside if not f.startswith('.')]  # thumbnails, notebook checkpoints
         for file in files:
             if file.lower().endswith(EXTENSIONS) and not file.startswith('.'):
                 found.append(os.path.relpath(os.path.join(folder, file), root))

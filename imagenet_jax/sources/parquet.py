@@ -48,12 +48,12 @@ class Parquet(Source):
     def _scan(self, file: Path, start: int) -> np.ndarray:
         """Notes the row groups of one file and returns its labels."""
         try:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
             schema = parquet.schema_arrow
             self._image = _column(file, schema, ('image', 'img'))
             label = _column(file, schema, ('label', 'fine_label'))
             labels = parquet.read([label])[label]
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f'{file} cannot be read as Parquet: {error}') from error
         if not pa.types.is_integer(labels.type) or labels.null_count:
             raise UserError(f'{file}: column {label} must hold an integer in every row; it is {labels.type} '
@@ -65,7 +65,10 @@ class Parquet(Source):
         for group in range(parquet.num_row_groups):
             self._groups.append((file, group, start))
             start += parquet.metadata.row_group(group).num_rows
-        return labels.to_numpy().astype(np.int32)
+        try:
+            return labels.cast(pa.int32()).to_numpy()
+        except pa.ArrowInvalid as error:
+            raise UserError(f'{file}: column {label}: {error}') from error
 
     def _open_cache(self):
         self._cache: collections.OrderedDict[int, pa.Array] = collections.OrderedDict()
@@ -82,9 +85,12 @@ class Parquet(Source):
         """The encoded images of one row group."""
         with self._lock:
             if number not in self._cache:
-                file, group, _ = self._groups[number]
+                file, group, start = self._groups[number]
+                end = self._groups[number + 1][2] if number + 1 < len(self._groups) else len(self.labels)
                 parquet = pq.ParquetFile(file, page_checksum_verification=True)
                 column = parquet.read_row_group(group, [self._image])[self._image]
+                if len(column) != end - start:  # a damaged footer, or a file replaced since it was opened
+                    raise OSError(f'{file}: row group {group} holds {len(column)} images, not {end - start}')
                 self._cache[number] = pa.chunked_array([c.field('bytes') for c in column.chunks])
                 while len(self._cache) > 1 and sum(c.nbytes for c in self._cache.values()) > CACHE_BYTES:
                     self._cache.popitem(last=False)

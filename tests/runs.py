@@ -1,0 +1,68 @@
+"""Real runs of main.py in subprocesses, small enough for tests."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Ten-layer budgets: 23 batches an epoch, two epochs, a save every five steps.
+TINY = ('--config', 'configs/digits.py', '--config.augment.size=8', '--config.eval.size=8', '--config.eval.resize=8',
+        '--config.augment.pad=1', '--config.epochs=2', '--config.schedule.warmup_epochs=1', '--config.log_steps=1',
+        '--config.checkpoint_steps=5', '--config.eval_epochs=1', '--config.confusion_epochs=0')
+
+
+def environment(devices: int = 1) -> dict:
+    """A subprocess's environment: CPU, so many simulated devices."""
+    flags = f'--xla_force_host_platform_device_count={devices}' if devices > 1 else ''
+    return {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
+
+
+def start(workdir: Path, *arguments: str, base: tuple[str, ...] = TINY, devices: int = 1, **kwargs) -> subprocess.Popen:
+    """Starts main.py, its output (both streams) readable as text."""
+    command = [sys.executable, 'main.py', '--workdir', str(workdir), *base, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, start_new_session=True, **kwargs)
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    """Waits for the process, checks its exit code and answers its output."""
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, f'exit {process.returncode}, expected {code}:\n{output}'
+    return output
+
+
+def run(workdir: Path, *arguments: str, code: int = 0, **kwargs) -> str:
+    """Runs main.py to its end."""
+    return finish(start(workdir, *arguments, **kwargs), code)
+
+
+def rows(workdir: Path) -> list[dict]:
+    """metrics.jsonl so far, a torn last line left out."""
+    path = workdir / 'metrics.jsonl'
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith('\n')]
+
+
+def stop_when(process: subprocess.Popen, condition, number: int = signal.SIGKILL) -> None:
+    """Sends the whole process group a signal as soon as the condition holds."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert process.poll() is None, f'ended before its moment:\n{process.stdout.read()}'
+        assert time.monotonic() < deadline, 'its moment never came'
+        time.sleep(0.002)
+    os.killpg(process.pid, number)
+
+
+def saved(workdir: Path) -> list[int]:
+    """Steps of the finished checkpoints."""
+    folder = workdir / 'checkpoints'
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+
+
+def contents(workdir: Path, step: int) -> dict:
+    """Array name -> [shape, dtype, CRC-32] of a checkpoint."""
+    return json.loads((workdir / 'checkpoints' / str(step) / 'contents' / 'metadata').read_text())

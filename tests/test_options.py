@@ -1,0 +1,169 @@
+"""Every option is read by something; one that nothing reads is an error that says which was meant."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+
+import configs
+from configs import common
+from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.experiment import Experiment, Options
+from imagenet_jax.options import apply, chosen
+
+RECIPES = sorted(path.stem for path in Path(configs.__file__).parent.glob('*.py')
+                 if path.stem not in ('__init__', 'common'))
+
+
+def small(config=None):
+    """A config whose experiment is made in no time and writes nothing."""
+    if config is None:
+        config = common.get_config()
+        config.model.name, config.model.num_classes = 'resnet20_cifar', 10
+        config.augment.size = config.eval.size = config.eval.resize = 8
+        config.batch_size = config.eval_batch_size = 16
+        config.schedule.warmup_epochs = 1
+    config.data.format, config.data.num_examples = 'synthetic', 10 * config.batch_size
+    config.compilation_cache = False
+    return config
+
+
+def refused(config, message):
+    with pytest.raises(UserError, match=message):
+        Experiment(config)
+
+
+# --- errors.unknown
+
+
+@pytest.mark.parametrize(('name', 'known', 'hint'), [
+    ('resnet5', ['resnet50', 'vgg16'], 'did you mean resnet50?'),
+    ('zzz', ['a', 'b'], 'known: a, b'), ('zzz', [], 'known: none'), (3, [1, 2], 'known: 1, 2')])
+def test_unknown_hints(name, known, hint):
+    assert str(unknown('thing', name, known)) == f'unknown thing {name!r}; {hint}'
+
+
+# --- apply
+
+
+def reader(given, needed, defaulted=3):
+    return given, needed, defaulted
+
+
+def test_apply_passes_options_and_given():
+    assert apply(reader, {'needed': 1, 'defaulted': 2}, 'config.part', given=0) == (0, 1, 2)
+    assert apply(reader, {'needed': 1, 'defaulted': None}, 'config.part', given=0) == (0, 1, 3)
+    assert chosen({'a': None, 'b': 0, 'c': False, 'd': ''}) == {'b': 0, 'c': False, 'd': ''}
+
+
+@pytest.mark.parametrize(('section', 'message'), [
+    ({'needed': 1, 'defualted': 2}, r"config\.part\.defualted: nothing reads 'defualted'; did you mean defaulted"),
+    ({'needed': 1, 'given': 2}, r"option config\.part\.given: nothing reads 'given'; known: defaulted, needed"),
+    ({'defaulted': 1}, r'^config\.part lacks needed$'), ({'needed': None}, r'^config\.part lacks needed$')])
+def test_apply_refuses(section, message):
+    with pytest.raises(UserError, match=message):
+        apply(reader, section, 'config.part', given=0)
+
+
+def test_apply_leaves_more_options_to_who_takes_more():
+    def greedy(given, **options):
+        return given, options
+    assert apply(greedy, {'any': 1}, 'config.part', given=0) == (0, {'any': 1})
+    with pytest.raises(UserError, match='nothing reads'):
+        apply(greedy, {'given': 1}, 'config.part', given=0)
+
+
+# --- the list of options
+
+
+def test_common_is_locked():
+    config = common.get_config()
+    with pytest.raises(AttributeError, match='batch_size'):
+        config.batch_sise = 1
+    sections = [name for name, value in config.items() if hasattr(value, 'items')]
+    assert len(sections) == 8
+    for name in sections:
+        with pytest.raises(KeyError):
+            config[name]['misspelt'] = 1
+
+
+def test_top_level_is_what_the_experiment_reads():
+    assert set(common.get_config()) == {field.name for field in dataclasses.fields(Options)}
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_something_reads_every_option_of_a_recipe(recipe):
+    config = importlib.import_module(f'configs.{recipe}').get_config()
+    assert Experiment(small(config)).model.num_classes == config.model.num_classes
+
+
+@pytest.mark.parametrize(('section', 'misspelt', 'meant'), [
+    (None, 'batch_sise', 'batch_size'), ('model', 'num_clases', 'num_classes'),
+    ('data', 'num_exampels', 'num_examples'), ('augment', 'flpi', 'flip'), ('eval', 'resise', 'resize'),
+    ('normalize', 'meen', 'mean'),
+    ('optimizer', 'momentun', 'momentum'), ('schedule', 'warmup_epoch', 'warmup_epochs'),
+    ('distributed', 'adress', 'address')])
+def test_misspelt_option(section, misspelt, meant):
+    config = small()
+    with config.unlocked():
+        (config[section] if section else config)[misspelt] = 1
+    refused(config, rf"unknown option.*'{misspelt}'; did you mean {meant}\b")
+
+
+@pytest.mark.parametrize(('model', 'option', 'value'), [
+    ('resnet20_cifar', 'stride_in_1x1', True), ('resnet50', 'shortcut', 'A'), ('resnet18', 'stride_in_1x1', False)])
+def test_option_of_another_model(model, option, value):
+    config = small()
+    config.model.name = model
+    config.model[option] = value
+    refused(config, f'unknown option of model {model}: {option!r}')
+
+
+@pytest.mark.parametrize(('section', 'option', 'message'), [
+    (None, 'steps', 'config lacks steps'), ('model', 'name', r'config\.model lacks name'),
+    ('data', 'path', r'config\.data lacks path'),
+    ('optimizer', 'learning_rate', r'config\.optimizer lacks learning_rate')])
+def test_missing_option(section, option, message):
+    config = small()
+    with config.unlocked():
+        del (config[section] if section else config)[option]
+    refused(config, message)
+
+
+@pytest.mark.parametrize(('section', 'option', 'value', 'message'), [
+    ('model', 'name', 'resnet20_cifr', 'did you mean resnet20_cifar'),
+    ('model', 'dtype', 'bf16', r'model\.dtype .* did you mean bfloat16'),
+    ('model', 'num_classes', 0, r'config\.model\.num_classes=0; training needs at least one'),
+    ('data', 'format', 'foldr', 'did you mean folder'),
+    ('optimizer', 'name', 'sdg', 'did you mean sgd'),
+    ('schedule', 'name', 'cosin', 'did you mean cosine'),
+    ('schedule', 'warmup_epochs', 90.0, 'the run has only 900'),
+    (None, 'batch_size', 12, r'config\.batch_size=12 must be a positive multiple of 8'),
+    (None, 'batch_size', 0, r'config\.batch_size=0 must be a positive multiple of 8'),
+    (None, 'eval_batch_size', 12, r'config\.eval_batch_size=12 must be a positive multiple of 8'),
+    (None, 'accumulation', 4, r'config\.batch_size=16 must be a positive multiple of 32'),
+    (None, 'accumulation', 0, r'config\.accumulation=0'),
+    (None, 'epochs', -1.0, r'config\.epochs=-1\.0 must not be negative'),
+    (None, 'label_smoothing', 1.0, r'config\.label_smoothing=1\.0 must be in \[0, 1\)'),
+    (None, 'ema_decay', -0.1, r'config\.ema_decay=-0\.1 must be in \[0, 1\)')])
+def test_refused_value(section, option, value, message):
+    config = small()
+    (config[section] if section else config)[option] = value
+    refused(config, message)
+
+
+def test_options_arrive():
+    """Where the experiment uses them, by values that are no defaults."""
+    config = small()
+    config.model.norm, config.model.dtype, config.model.shortcut = 'sync', 'float16', 'B'
+    config.epochs, config.schedule.floor, config.schedule.base_batch_size = 7.0, 0.01, 32
+    config.optimizer.learning_rate = 0.4
+    experiment = Experiment(config)
+    model = experiment.model
+    assert (model.norm, model.dtype.name, model.shortcut, model.zero_gamma) == ('sync', 'float16', 'B', False)
+    assert (experiment.steps, experiment.steps_per_epoch) == (70, 10)
+    rate = experiment._optimizer.schedule
+    assert [round(float(rate(t)), 4) for t in (0, 5, 10, 70)] == [0, 0.1, 0.2, 0.01]
+    config.steps = 30
+    assert Experiment(config).steps == 30

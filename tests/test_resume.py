@@ -1,0 +1,151 @@
+"""A run that was killed, stopped or damaged ends bit for bit as one that was not."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from runs import contents, finish, rows, run, saved, start, stop_when
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+LAST = 45
+
+
+@pytest.fixture(scope='module')
+def reference(tmp_path_factory) -> Path:
+    """The run never interrupted; copied by tests that change it."""
+    workdir = tmp_path_factory.mktemp('reference')
+    run(workdir)
+    return workdir
+
+
+def numbers(workdir: Path) -> list[dict]:
+    """Rows without what a clock or an interruption decides."""
+    kept = [{k: v for k, v in row.items() if k not in ('train/images_per_s', 'resume/step')} for row in rows(workdir)]
+    return [row for row in kept if set(row) != {'step'}]
+
+
+def assert_same(workdir: Path, reference: Path) -> None:
+    assert contents(workdir, LAST) == contents(reference, LAST)
+    assert numbers(workdir) == numbers(reference)
+    steps = [row['step'] for row in rows(workdir)]
+    assert len(steps) == len(set(steps))
+
+
+def saving(workdir: Path) -> bool:
+    return bool(saved(workdir)) and any('tmp' in path.name for path in (workdir / 'checkpoints').iterdir())
+
+
+MOMENTS = {
+    'before the first save': lambda workdir: len(rows(workdir)) >= 2,
+    'in the middle of the second epoch': lambda workdir: len(rows(workdir)) >= 33,
+    'while saving': saving,
+}
+
+
+@pytest.mark.parametrize('moment', MOMENTS)
+def test_kill_9(moment, reference, tmp_path):
+    process = start(tmp_path)
+    stop_when(process, lambda: MOMENTS[moment](tmp_path))
+    finish(process, -signal.SIGKILL)
+    before = saved(tmp_path)
+    # Other workers on the second start: they must not matter.
+    output = run(tmp_path, '--config.data.processes=1' if 'middle' in moment else '--config.data.threads=3')
+    assert_same(tmp_path, reference)
+    marks = [row['resume/step'] for row in rows(tmp_path) if 'resume/step' in row]
+    assert marks == before[-1:]
+    assert (f'resuming at step {before[-1]}' in output) if before else ('resuming at step' not in output)
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_and_says_how_to_go_on(number, code, reference, tmp_path):
+    process = start(tmp_path, '--config.data.processes=1', '--config.checkpoint_steps=0')
+    stop_when(process, lambda: len(rows(tmp_path)) >= 12, number)
+    output = finish(process, code)
+    step = rows(tmp_path)[-1]['step']
+    assert saved(tmp_path) == [step]
+    assert f'--workdir {tmp_path} --config configs/digits.py' in output
+    assert 'Traceback' not in output
+    run(tmp_path, '--config.data.processes=0')
+    assert_same(tmp_path, reference)
+
+
+def test_finished_run_stays_as_it_is(reference, tmp_path):
+    shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
+    assert 'nothing to do' in run(tmp_path)
+    assert_same(tmp_path, reference)
+    assert rows(tmp_path)[-1]['resume/step'] == LAST
+
+
+def test_damaged_checkpoint_is_named_and_passed_over(reference, tmp_path):
+    shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / 'checkpoints' / str(LAST) / 'state').rglob('*'):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-7])
+    output = run(tmp_path)
+    assert f'{tmp_path}/checkpoints/{LAST} does not load and is passed over' in output
+    assert f'resuming at step {saved(reference)[-2]}' in output
+    assert (tmp_path / 'damaged_checkpoints' / str(LAST)).is_dir()
+    assert_same(tmp_path, reference)
+
+
+def test_torn_row_is_dropped(reference, tmp_path):
+    shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 46, "train/lo')
+    assert 'torn row' in run(tmp_path)
+    assert_same(tmp_path, reference)
+
+
+@pytest.mark.parametrize(('change', 'shown'), [
+    ('--config.model.shortcut=B', "config.model.shortcut: was None, now 'B'"),
+    ('--config.batch_size=32', 'config.batch_size: was 64, now 32'),
+    ('--config.augment.size=16', 'config.augment.size: was 8, now 16'),
+    ('--config.seed=1', 'config.seed: was 0, now 1'),
+    ('--config.optimizer.momentum=0', 'opt_state/1/trace/bn1/bias: saved'),
+])
+def test_change_of_model_or_data_is_refused(change, shown, reference):
+    before = (reference / 'config.json').read_text()
+    assert shown in run(reference, change, code=1)
+    assert (reference / 'config.json').read_text() == before
+    assert saved(reference)[-1] == LAST
+
+
+def test_harmless_change_is_logged(reference, tmp_path):
+    shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
+    output = run(tmp_path, '--config.epochs=2.2', '--config.log_steps=2', '--config.message=longer')
+    assert 'resuming with config.epochs=2.2, which was 2.0' in output
+    assert rows(tmp_path)[-1]['step'] == 49
+    assert json.loads((tmp_path / 'config.json').read_text())['message'] == 'longer'
+
+
+def test_run_folder(reference):
+    record = json.loads((reference / 'config.json').read_text())
+    assert record['model']['name'] == 'resnet20_cifar'
+    assert record['run']['class_names'] == list('0123456789')
+    assert {'jax', 'flax', 'optax', 'python', 'imagenet_jax'} <= set(record['run']['versions'])
+    assert {'git_revision', 'device_kind', 'devices', 'hosts'} <= set(record['run'])
+    assert (reference / 'checkpoints' / str(LAST) / 'state' / '_METADATA').is_file()
+    last = rows(reference)[-1]
+    assert last['step'] == LAST
+    assert {'train/loss', 'train/accuracy', 'train/learning_rate', 'train/grad_norm', 'train/loss_scale',
+            'train/bad_steps', 'eval/top1', 'eval/top5', 'eval/loss'} <= set(last)
+    assert 0 < last['eval/top1'] <= last['eval/top5'] <= 1
+
+
+def test_tensorboard_page(reference):
+    events = EventAccumulator(str(reference), size_guidance={'tensors': 0})
+    events.Reload()
+    tags = set(events.Tags()['tensors'])
+    assert {'train/loss', 'train/images_per_s', 'eval/top1', 'train/images', 'config', 'message'} <= tags
+    losses = [(e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors('train/loss')]
+    written = [(row['step'], row['train/loss']) for row in rows(reference)]
+    assert losses == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in written]
+
+
+def test_latest_two_and_best_are_kept(reference):
+    tops = {row['step']: row['eval/top1'] for row in rows(reference) if 'eval/top1' in row}
+    best = max(tops, key=tops.get)
+    assert saved(reference) == sorted({40, 45, best})

@@ -1,0 +1,97 @@
+"""main.py as its user calls it."""
+
+import subprocess
+import sys
+
+import pytest
+from runs import ROOT, TINY, environment, rows, run, saved
+
+import imagenet_jax
+
+
+def test_quick_start_learns(tmp_path):
+    run(tmp_path, '--config.epochs=8', base=('--config', 'configs/digits.py'))
+    assert rows(tmp_path)[-1]['eval/top1'] > 0.97
+
+
+def test_dry_run_goes_through_everything_and_writes_nothing(tmp_path):
+    workdir, temporary = tmp_path / 'run', tmp_path / 'temporary'
+    temporary.mkdir()
+    process = subprocess.run(
+        [sys.executable, 'main.py', *TINY, '--workdir', str(workdir), '--config.dry_run=True', '--config.ema_decay=0.9'],
+        cwd=ROOT, env=environment() | {'TMPDIR': str(temporary)}, text=True, capture_output=True)
+    assert process.returncode == 0, process.stderr
+    assert 'eval/ema_top1' in process.stdout and 'nothing is written' in process.stdout
+    assert not workdir.exists() and not any(temporary.iterdir())
+
+
+def test_too_many_bad_steps_stop_the_run(tmp_path):
+    output = run(tmp_path, '--config.optimizer.learning_rate=1e30', '--config.schedule.warmup_epochs=0',
+                 '--config.max_bad_steps=5', '--config.steps=40', code=1)
+    assert 'error: 5 steps in a row' in output and 'Traceback' not in output
+
+
+def test_bad_steps_are_shown_and_survived(tmp_path):
+    run(tmp_path, '--config.optimizer.learning_rate=1e30', '--config.schedule.warmup_epochs=0',
+        '--config.max_bad_steps=0', '--config.steps=8', '--config.eval_epochs=0')
+    last = rows(tmp_path)[-1]
+    assert last['step'] == 8 and last['train/bad_steps'] > 0 and last['train/loss'] is None
+    assert saved(tmp_path)[-1] == 8
+
+
+def test_float16_and_accumulation_and_ema(tmp_path):
+    run(tmp_path, '--config.model.dtype=float16', '--config.accumulation=2', '--config.ema_decay=0.9',
+        '--config.label_smoothing=0.1', '--config.steps=23', '--config.data.threads=2')
+    last = rows(tmp_path)[-1]
+    assert last['train/loss_scale'] == 2.0**(16 - last['train/bad_steps'])  # halved at each overflow
+    assert 0 <= last['eval/ema_top1'] <= last['eval/ema_top5'] <= 1
+
+
+def test_synthetic_data_needs_no_files(tmp_path):
+    run(tmp_path, '--config.data.format=synthetic', '--config.data.num_examples=256', '--config.steps=3',
+        '--config.schedule.warmup_epochs=0', '--config.eval_epochs=0')
+    assert rows(tmp_path)[-1]['step'] == 3
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ((), 'error: which recipe?'),
+    (('--config', 'configs/resnet51.py'), "unknown recipe 'configs/resnet51.py'; did you mean configs/resnet50.py"),
+    (('--config', 'configs/digits.py'), 'error: where should the run go?'),
+    (('--config', 'configs/digits.py', '--config.epoch=3'),
+     "unknown option 'config.epoch'; did you mean config.epochs"),
+    (('--config', 'configs/digits.py', '--config.model.zerogamma=1'), 'did you mean config.model.zero_gamma'),
+    (('--config', 'configs/digits.py', '--config.epochs=many'), 'could not convert string to float'),
+    (('--config', 'configs/digits.py', 'epochs=3'), 'error: not a flag: epochs=3'),
+    (('--config', 'configs/digits.py', '--workdir', 'x', '--config.model.stride_in_1x1=True'),
+     "unknown option of model resnet20_cifar: 'stride_in_1x1'"),
+    (('--config', 'configs/resnet50.py', '--workdir', 'x', '--config.data.path=/nowhere'),
+     'error: no folder /nowhere/train'),
+])
+def test_wrong_command_is_explained(arguments, message, tmp_path):
+    process = subprocess.run([sys.executable, str(ROOT / 'main.py'), *arguments], text=True, cwd=ROOT,
+                             env=environment(), capture_output=True)
+    assert process.returncode == 1
+    assert message in process.stdout + process.stderr
+    assert 'Traceback' not in process.stderr
+    assert not (ROOT / 'x').exists()
+
+
+def test_version_and_help():
+    def say(*arguments):
+        return subprocess.run([sys.executable, 'main.py', *arguments], text=True, cwd=ROOT, env=environment(),
+                              capture_output=True, check=True).stdout
+    assert say('--version').strip() == f'imagenet_jax {imagenet_jax.__version__}'
+    assert '--workdir DIR' in say('--help')
+    assert '--config.optimizer.learning_rate=0.4' in say('--config', 'configs/resnet50.py', '--help')
+
+
+def test_models_command():
+    done = subprocess.run([sys.executable, '-m', 'imagenet_jax', 'models'], text=True, cwd=ROOT, env=environment(),
+                          capture_output=True, check=True)
+    assert 'resnet50               25,557,032' in done.stdout
+
+
+def test_compilation_cache_goes_to_the_users_folder(tmp_path):
+    subprocess.run([sys.executable, 'main.py', *TINY, '--config.dry_run=True'], cwd=ROOT, check=True,
+                   env=environment() | {'XDG_CACHE_HOME': str(tmp_path)}, capture_output=True)
+    assert any((tmp_path / 'imagenet_jax' / 'xla').iterdir())
