@@ -1,30 +1,42 @@
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-fast test-all board clean
+.PHONY: help install demo test test-fast test-all test-oldest board clean
 
-help:       ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+help:  ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
-install: $(BIN)/installed  ## make .venv and install
+install: $(VENV)/installed  ## make .venv and install
 
-$(BIN)/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 demo: install  ## train and evaluate on handwritten digits, in runs/digits
 	$(BIN)/python main.py --config configs/digits.py --workdir runs/digits
-	@echo 'look: make board, then http://localhost:6006'
+	@echo 'to look at it: make board, then http://localhost:6006'
 
 test: install  ## the tests, on the CPU
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
+
+test-fast: install  ## the tests without those that start many whole runs
+	$(PYTEST) -m 'not slow and not runs'
 
 test-all: install  ## the tests and the slow rest
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest
+	$(PYTEST)
+
+test-oldest:  ## the tests on the oldest versions that pyproject.toml claims, in .venv-oldest
+	sed -nE 's/^    "([A-Za-z_-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml > oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --constraint oldest.txt --editable '.[test]'
+	rm oldest.txt
+	JAX_PLATFORMS=cpu .venv-oldest/bin/python -m pytest -m 'not slow'
 
 board: install  ## TensorBoard on runs/
 	$(BIN)/tensorboard --logdir runs
 
-clean:      ## remove .venv; runs/ stays
-	rm -rf .venv *.egg-info
+clean:  ## remove the environments; runs/ stays
+	rm -rf .venv* *.egg-info

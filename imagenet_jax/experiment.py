@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -70,9 +71,9 @@ def open_data(num_classes: int, size: int, *, format: str, path: str, train_spli
         raise UserError(f'splits {train_split} and {eval_split} of {path} have other classes: {other}')
     log.info('%s: %d images to train on, %d to evaluate on; %d outputs for %s classes', path or format, len(train),
              len(test), num_classes, len(train.class_names) or 'unnamed')
-    workers = input_pipeline.Workers(processes, threads)
-    return Data(train, test, workers,
-                lambda source: input_pipeline.BadSamples(source, on_error, max_bad_fraction))
+    bad_samples = partial(input_pipeline.BadSamples, on_error=on_error, max_bad_fraction=max_bad_fraction)
+    bad_samples(train)  # refuses wrong options now
+    return Data(train, test, input_pipeline.Workers(processes, threads), bad_samples)
 
 
 class Experiment:
@@ -110,9 +111,11 @@ class Experiment:
 
     def _check_numbers(self):
         options, devices = self.options, jax.device_count()
+        if options.accumulation < 1:
+            raise UserError(f'config.accumulation={options.accumulation} must be at least 1')
         for name in ('batch_size', 'eval_batch_size'):
             size, parts = getattr(options, name), devices * (options.accumulation if name == 'batch_size' else 1)
-            if size < 1 or parts < 1 or size % parts:
+            if size < 1 or size % parts:
                 raise UserError(f'config.{name}={size} must be a positive multiple of {parts}: {devices} devices times '
                                 f'config.accumulation={options.accumulation} where it is trained on')
         for name in ('epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',

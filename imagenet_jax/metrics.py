@@ -1,5 +1,6 @@
 """Where numbers and pictures go: metrics.jsonl always, TensorBoard through clu, a progress bar or plain lines."""
 
+import contextlib
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +173,8 @@ class Progress:
         self._began = time.monotonic()
         self._bar = tqdm(total=total, initial=start, unit='step', disable=not active or not sys.stderr.isatty(),
                          dynamic_ncols=True)
+        self._log = contextlib.nullcontext() if self._bar.disable else logging_redirect_tqdm([log.parent])
+        self._log.__enter__()
 
     def advance(self) -> None:
         """One step made."""
@@ -192,6 +196,7 @@ class Progress:
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
+        self._log.__exit__(None, None, None)
         self._bar.close()
 
 

@@ -134,7 +134,8 @@ def test_none_loads_is_an_error_that_moves_nothing(tmp_path, state):
 def test_other_arrays_are_refused_by_name(tmp_path, state):
     save(tmp_path, state)
     wider = state.replace(params={**state.params, 'linear': {'kernel': jnp.zeros((64, 7)), 'bias': jnp.zeros(7)}})
-    with pytest.raises(UserError, match=r"params/linear/bias: saved \[\[10\], 'float32'\], this run \[\[7\], 'float32'\]"):
+    shown = r"params/linear/bias: saved \[\[10\], 'float32'\], this run \[\[7\], 'float32'\]"
+    with pytest.raises(UserError, match=shown):
         restore(tmp_path, wider)
 
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from runs import TINY, contents, finish, rows, run, saved, start, stop_when
 
+pytestmark = pytest.mark.runs
+
 # One device of its own each, so that two hosts and one host of two devices cut the batch alike.
 SMALL = (*TINY, '--config.model.norm=sync', '--config.steps=12', '--config.log_steps=4', '--config.eval_steps=6',
          '--config.schedule.name=constant', '--config.schedule.warmup_epochs=0',

@@ -101,9 +101,8 @@ def test_something_reads_every_option_of_a_recipe(recipe):
 @pytest.mark.parametrize(('section', 'misspelt', 'meant'), [
     (None, 'batch_sise', 'batch_size'), ('model', 'num_clases', 'num_classes'),
     ('data', 'num_exampels', 'num_examples'), ('augment', 'flpi', 'flip'), ('eval', 'resise', 'resize'),
-    ('normalize', 'meen', 'mean'),
-    ('optimizer', 'momentun', 'momentum'), ('schedule', 'warmup_epoch', 'warmup_epochs'),
-    ('distributed', 'adress', 'address')])
+    ('normalize', 'meen', 'mean'), ('optimizer', 'momentun', 'momentum'),
+    ('schedule', 'warmup_epoch', 'warmup_epochs'), ('distributed', 'adress', 'address')])
 def test_misspelt_option(section, misspelt, meant):
     config = small()
     with config.unlocked():

@@ -10,6 +10,8 @@ from runs import contents, finish, rows, run, saved, start, stop_when
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+pytestmark = pytest.mark.runs
+
 LAST = 45
 
 

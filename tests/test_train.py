@@ -17,12 +17,22 @@ def test_quick_start_learns(tmp_path):
 def test_dry_run_goes_through_everything_and_writes_nothing(tmp_path):
     workdir, temporary = tmp_path / 'run', tmp_path / 'temporary'
     temporary.mkdir()
-    process = subprocess.run(
-        [sys.executable, 'main.py', *TINY, '--workdir', str(workdir), '--config.dry_run=True', '--config.ema_decay=0.9'],
-        cwd=ROOT, env=environment() | {'TMPDIR': str(temporary)}, text=True, capture_output=True)
+    command = [sys.executable, 'main.py', *TINY, '--workdir', str(workdir), '--config.dry_run=True']
+    process = subprocess.run([*command, '--config.ema_decay=0.9'], cwd=ROOT, text=True, capture_output=True,
+                             env=environment() | {'TMPDIR': str(temporary)})
     assert process.returncode == 0, process.stderr
     assert 'eval/ema_top1' in process.stdout and 'nothing is written' in process.stdout
     assert not workdir.exists() and not any(temporary.iterdir())
+
+
+def test_without_tensorflow(tmp_path):
+    (tmp_path / 'tensorflow.py').write_text("raise ImportError('not here')")
+    command = [sys.executable, 'main.py', *TINY, '--workdir', str(tmp_path / 'run'), '--config.epochs=0.5',
+               '--config.schedule.warmup_epochs=0']
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True,
+                          env=environment() | {'PYTHONPATH': str(tmp_path)})
+    assert done.stderr.count('no TensorBoard event files, metrics.jsonl alone: not here') == 1
+    assert 'eval/top1' in rows(tmp_path / 'run')[-1]
 
 
 def test_too_many_bad_steps_stop_the_run(tmp_path):
