@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         experiment = Experiment(config)
         if config.dry_run:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        workdir = Path(workdir)
+        workdir = _make_folder(Path(workdir))
         entry = {**config.to_dict(), 'run': experiment.record()}
         record.check_resumable(workdir, entry)
         checkpoints = Checkpoints(workdir)
@@ -45,6 +46,16 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         state, restored = checkpoints.restore(experiment.initial_state())
         writer = _open_writer(workdir, entry, int(state.step) if restored else None, stack)
         return _loop(experiment, state, checkpoints, writer, stop, stack)
+
+
+def _make_folder(workdir: Path) -> Path:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make the workdir {workdir}: {error.strerror}') from error
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f'cannot write into the workdir {workdir}')
+    return workdir
 
 
 def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:

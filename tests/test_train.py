@@ -86,6 +86,11 @@ def test_wrong_command_is_explained(arguments, message, tmp_path):
     assert not (ROOT / 'x').exists()
 
 
+def test_workdir_that_cannot_be(tmp_path):
+    (tmp_path / 'file').write_text('')
+    assert 'error: cannot make the workdir' in run(tmp_path / 'file' / 'run', code=1)
+
+
 def test_version_and_help():
     def say(*arguments):
         return subprocess.run([sys.executable, 'main.py', *arguments], text=True, cwd=ROOT, env=environment(),

@@ -33,6 +33,8 @@ def create(format: str, path: str, split: str, num_classes: int, size: int, **op
     """
     if format not in _SOURCES:
         raise unknown('data.format', format, names())
+    if _SOURCES[format].on_disk and not path:
+        raise UserError(f'data.format={format} needs data.path, the root of the data set')
     present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
     if format in present and len(present) > 1:
         raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(present)}; keep one of them there')
