@@ -50,11 +50,11 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_contents(state)))
         self._manager.save(step, args=items, metrics=None if top1 is None else {_BEST: top1})
 
-    def restore(self, like: TrainState) -> tuple[TrainState, bool]:
-        """The newest state that loads and whose every byte is as saved, and True; (like, False) where nothing is saved.
+    def restore(self, like: TrainState) -> TrainState | None:
+        """The newest state that loads and whose every byte is as saved; None where nothing was saved.
 
         Args:
-          like: a state of the structure, shapes and sharding expected.
+          like: structure, shapes, dtypes and sharding expected, from `step.abstract_state`.
 
         Raises:
           UserError: a checkpoint holds other arrays than `like`, or none of them loads.
@@ -73,19 +73,18 @@ class Checkpoints:
                 damaged.append(step)
             else:
                 self._put_aside(damaged)
-                return state, True
+                return state
         if damaged:
             raise UserError(f'none of the checkpoints in {self._folder} loads ({", ".join(map(str, damaged))}); '
                             'restore one from a backup, or train in another workdir')
-        return like, False
+        return None
 
     def _load(self, step: int, like: TrainState) -> TrainState:
         contents = self._manager.restore(
             step, args=ocp.args.Composite(contents=ocp.args.JsonRestore()))['contents']
         _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         state = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))['state']
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))['state']
         wrong = [name for name, value in _contents(state).items() if value != contents[name]]
         if wrong:
             raise ValueError(f'{len(wrong)} arrays differ from what was saved, the first {wrong[0]}')

@@ -103,6 +103,8 @@ class Experiment:
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
         self.steps = 1 if options.dry_run else planned
         self._optimizer = self._make_optimizer(planned)
+        self._state_parts = self.model, self._optimizer, self.mesh
+        self._state_options = {'seed': options.seed, 'image_size': self._augment.size, 'ema': bool(options.ema_decay)}
         preprocess = apply(device.Normalize, options.normalize, 'config.normalize')
         self.train_step = step.make_train_step(
             self.model, self._optimizer, preprocess, self.mesh, label_smoothing=options.label_smoothing,
@@ -137,8 +139,11 @@ class Experiment:
 
     def initial_state(self) -> step.TrainState:
         """The state of step 0, on every device."""
-        return step.create_state(self.model, self._optimizer, self.mesh, seed=self.options.seed,
-                                 image_size=self._augment.size, ema=bool(self.options.ema_decay))
+        return step.create_state(*self._state_parts, **self._state_options)
+
+    def abstract_state(self) -> step.TrainState:
+        """Shapes, dtypes and sharding of a state of this run."""
+        return step.abstract_state(*self._state_parts, **self._state_options)
 
     def train_batches(self, start: int) -> Iterator[tuple[dict, dict]]:
         """(host batch, device batch) from step `start` on."""

@@ -66,18 +66,26 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 def create_state(model: nn.Module, optimizer: Optimizer, mesh: Mesh, *, seed: int, image_size: int,
                  ema: bool = False) -> TrainState:
     """The state before the first step, on every device of the mesh."""
-    def make():
-        key = jax.random.key(seed)
-        variables = model.init(key, jnp.zeros((1, image_size, image_size, 3), jnp.float32), train=False)
-        stats = variables.get('batch_stats', {})
-        return TrainState(
-            step=jnp.zeros((), jnp.int32), key=jax.random.key_data(key), params=variables['params'], batch_stats=stats,
-            opt_state=optimizer.transform.init(variables['params']),
-            ema={'params': variables['params'], 'batch_stats': stats} if ema else {},
-            loss_scale=jnp.float32(INITIAL_SCALE if model.dtype == jnp.float16 else 1.0),
-            good_steps=jnp.int32(0), bad_steps=jnp.int32(0), bad_in_a_row=jnp.int32(0))
-
+    make = partial(_initial_state, model, optimizer, seed, image_size, ema)
     return jax.jit(make, out_shardings=NamedSharding(mesh, P()))()
+
+
+def abstract_state(model: nn.Module, optimizer: Optimizer, mesh: Mesh, *, seed: int, image_size: int,
+                   ema: bool = False) -> TrainState:
+    """Shapes, dtypes and sharding of what `create_state` answers; nothing is computed."""
+    state = jax.eval_shape(partial(_initial_state, model, optimizer, seed, image_size, ema))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())), state)
+
+
+def _initial_state(model, optimizer, seed, image_size, ema) -> TrainState:
+    key = jax.random.key(seed)
+    variables = model.init(key, jnp.zeros((1, image_size, image_size, 3), jnp.float32), train=False)
+    params, stats = variables['params'], variables.get('batch_stats', {})
+    return TrainState(
+        step=jnp.int32(0), key=jax.random.key_data(key), params=params, batch_stats=stats,
+        opt_state=optimizer.transform.init(params), ema={'params': params, 'batch_stats': stats} if ema else {},
+        loss_scale=jnp.float32(INITIAL_SCALE if model.dtype == jnp.float16 else 1.0), good_steps=jnp.int32(0),
+        bad_steps=jnp.int32(0), bad_in_a_row=jnp.int32(0))
 
 
 def make_train_step(model: nn.Module, optimizer: Optimizer, preprocess: Callable, mesh: Mesh, *,

@@ -43,8 +43,9 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         record.check_resumable(workdir, entry)
         checkpoints = Checkpoints(workdir)
         stack.callback(checkpoints.close)
-        state, restored = checkpoints.restore(experiment.initial_state())
-        writer = _open_writer(workdir, entry, int(state.step) if restored else None, stack)
+        restored = checkpoints.restore(experiment.abstract_state())
+        writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
+        state = restored or experiment.initial_state()
         return _loop(experiment, state, checkpoints, writer, stop, stack)
 
 

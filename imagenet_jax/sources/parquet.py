@@ -55,6 +55,8 @@ class Parquet(Source):
             labels = parquet.read([label])[label]
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f'{file} cannot be read as Parquet: {error}') from error
+        if len(labels) != parquet.metadata.num_rows:
+            raise UserError(f'{file} is damaged: {len(labels)} labels for {parquet.metadata.num_rows} rows')
         if not pa.types.is_integer(labels.type) or labels.null_count:
             raise UserError(f'{file}: column {label} must hold an integer in every row; it is {labels.type} '
                             f'with {labels.null_count} nulls')
