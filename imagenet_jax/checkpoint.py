@@ -2,6 +2,7 @@
 
     <run>/checkpoints/<step>/state       the TrainState, in Orbax's standard layout
     <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it
+    <run>/checkpoints/<step>/evaluation  JSON: top-1 of this state, null where it was not evaluated
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
@@ -21,7 +22,20 @@ from imagenet_jax.step import TrainState
 
 log = logging.getLogger(__name__)
 
-_BEST = 'top1'
+_ITEMS = ('state', 'contents', 'evaluation')
+
+
+class _Best(policies.PreservationPolicy):
+    """Keeps the best by top-1. Orbax's own BestN knows only what the same process saved."""
+
+    def __init__(self, top1: dict[int, float]):
+        self._top1 = top1
+
+    def should_preserve(self, checkpoints, *, context):
+        del context
+        scores = {c.step: (self._top1[c.step], c.step) for c in checkpoints if c.step in self._top1}
+        best = max(scores, key=scores.get, default=None)
+        return [c.step == best for c in checkpoints]
 
 
 class Checkpoints:
@@ -36,19 +50,23 @@ class Checkpoints:
         self._open()
 
     def _open(self):
-        # LatestN must stand beside BestN: best alone would delete the point to resume from.
-        keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(
-            get_metric_fn=lambda metrics: metrics[_BEST], n=1, keep_checkpoints_without_metrics=False)])
+        self._top1 = {}
+        # LatestN must stand beside: best alone would delete the point to resume from.
+        keep = policies.AnyPreservationPolicy([policies.LatestN(2), _Best(self._top1)])
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=('state', 'contents'))
+        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=_ITEMS)
+        self._top1 |= _evaluated(self._manager)
 
     def save(self, state: TrainState, top1: float | None = None) -> None:
         """Copies the state and writes it in the background; a step that is already saved is left alone."""
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_contents(state)))
-        self._manager.save(step, args=items, metrics=None if top1 is None else {_BEST: top1})
+        if top1 is not None:
+            self._top1[step] = top1
+        self._manager.save(step, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_contents(state)),
+            evaluation=ocp.args.JsonSave({'top1': top1})))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state that loads and whose every byte is as saved; None where nothing was saved.
@@ -80,11 +98,9 @@ class Checkpoints:
         return None
 
     def _load(self, step: int, like: TrainState) -> TrainState:
-        contents = self._manager.restore(
-            step, args=ocp.args.Composite(contents=ocp.args.JsonRestore()))['contents']
+        contents = _restore(self._manager, step, contents=ocp.args.JsonRestore())
         _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
-        state = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))['state']
+        state = _restore(self._manager, step, state=ocp.args.StandardRestore(like))
         wrong = [name for name, value in _contents(state).items() if value != contents[name]]
         if wrong:
             raise ValueError(f'{len(wrong)} arrays differ from what was saved, the first {wrong[0]}')
@@ -109,6 +125,22 @@ class Checkpoints:
         """Waits for saves under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _restore(manager, step, **item):
+    (name,) = item
+    return manager.restore(step, args=ocp.args.Composite(**item))[name]
+
+
+def _evaluated(manager) -> dict[int, float]:
+    """Step -> top-1, of the steps that were evaluated and whose record of it can be read."""
+    found = {}
+    for step in manager.all_steps():
+        try:
+            found[step] = _restore(manager, step, evaluation=ocp.args.JsonRestore())['top1']
+        except Exception as error:  # no reason to stop a run; damage takes as many forms as that of arrays
+            log.warning('%s: its top-1 cannot be read: %s', manager.directory / str(step), type(error).__name__)
+    return {step: top1 for step, top1 in found.items() if top1 is not None}
 
 
 def _named(state) -> dict[str, jax.Array]:

@@ -61,6 +61,12 @@ def test_latest_two_and_best(tmp_path, state):
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 4, 5]
 
 
+def test_best_is_remembered_by_the_next_process(tmp_path, state):
+    for number, top1 in enumerate((0.1, 0.9, 0.3, None, 0.2), 1):
+        save(tmp_path, state, (number,), () if top1 is None else (top1,))
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 4, 5]
+
+
 def files(folder):
     return sorted(p for p in folder.rglob('*') if p.is_file() and p.stat().st_size)
 
@@ -110,18 +116,12 @@ def test_damaged_newest_gives_way_to_the_one_before(tmp_path, state, damage, cap
     assert_equal(restore(tmp_path, state), at(state, 2))
 
 
-@pytest.mark.parametrize('metrics', ['', '{"metrics": {"top1": '])
-def test_damaged_metrics_stop_nothing(tmp_path, state, metrics):
-    save(tmp_path, state, top1=(0.5, 0.6))
-    paths = list((tmp_path / 'checkpoints').glob('*/_CHECKPOINT_METADATA'))
-    assert len(paths) == 2
-    for path in paths:
-        path.write_text(metrics)
-    checkpoints = Checkpoints(tmp_path)
-    restored = checkpoints.restore(abstract(state))
-    assert int(restored.step) in (1, 2)
-    checkpoints.save(at(state, 3), 0.7)
-    checkpoints.close()
+@pytest.mark.parametrize('damage', [truncate, remove])
+def test_unreadable_top1_stops_nothing(tmp_path, state, damage):
+    save(tmp_path, state, (1, 2, 3), (0.9, 0.5))
+    damage(tmp_path / 'checkpoints' / '1' / 'evaluation')
+    save(tmp_path, state, (4,))
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 3, 4]
 
 
 def test_none_loads_is_an_error_that_moves_nothing(tmp_path, state):
