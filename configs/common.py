@@ -19,9 +19,13 @@ def get_config() -> ConfigDict:
     model.num_classes = 1000
     model.dtype = 'bfloat16'                # of the computation: bfloat16, float16 (loss scaled) or float32
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
-    model.zero_gamma = False                # last norm of each residual branch starts at scale 0
+    model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
     model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
-    model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects
+    model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; ResNets v2: 'conv' or 'avgpool'
+    model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower
+    model.dropout = placeholder(float)      # rate, in families with dropout
+    model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's
+    model.alpha = placeholder(float)        # oct_resnet50: fraction of the channels at half the resolution
 
     config.data = data = ConfigDict()       # -> sources.create and input_pipeline
     data.format = 'folder'                  # folder, parquet, digits or synthetic
@@ -67,9 +71,11 @@ def get_config() -> ConfigDict:
     optimizer.decay_bias_and_norm = True    # False: kernels alone
 
     config.schedule = schedule = ConfigDict()  # -> optim.schedule
-    schedule.name = 'cosine'                # cosine or constant, after the warm-up
+    schedule.name = 'cosine'                # cosine, multistep or constant, after the warm-up
     schedule.warmup_epochs = 5.0            # linear from 0
     schedule.floor = 0.0                    # learning rate at the cosine's end
+    schedule.milestones = ()                # multistep: epochs at which the rate is multiplied by factor
+    schedule.factor = 0.1                   # multistep
     schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
 
     config.eval_batch_size = 256            # on all devices together

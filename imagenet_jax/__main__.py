@@ -6,6 +6,7 @@ import sys
 _COMMANDS = {
     'train': 'train and evaluate one model, as main.py does',
     'models': 'list the models',
+    'weights': 'import and export weights of PyTorch models',
 }
 
 

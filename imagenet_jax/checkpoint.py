@@ -1,6 +1,6 @@
 """What is saved, which saves are kept, and how a damaged one is passed over.
 
-    <run>/checkpoints/<step>/state       the TrainState, in Orbax's standard layout
+    <run>/checkpoints/<step>/state       the TrainState, or variables alone, in Orbax's standard layout
     <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it
     <run>/checkpoints/<step>/evaluation  JSON: top-1 of this state, null where it was not evaluated
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
@@ -9,15 +9,21 @@
 import logging
 import shutil
 import zlib
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
+import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
+from imagenet_jax import record
 from imagenet_jax.errors import UserError
+from imagenet_jax.options import chosen
 from imagenet_jax.step import TrainState
 
 log = logging.getLogger(__name__)
@@ -59,7 +65,9 @@ class Checkpoints:
 
     def save(self, state: TrainState, top1: float | None = None) -> None:
         """Copies the state and writes it in the background; a step that is already saved is left alone."""
-        step = int(state.step)
+        self._save(int(state.step), state, top1)
+
+    def _save(self, step, state, top1=None):
         if step in self._manager.all_steps():
             return
         if top1 is not None:
@@ -78,32 +86,17 @@ class Checkpoints:
           UserError: a checkpoint holds other arrays than `like`, or none of them loads.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged = []
-        for step in steps:
-            try:
-                state = self._load(step, like)
-            except UserError:
-                raise
-            except Exception as error:  # damage shows as ValueError, KeyError, OSError, JSON and zip errors, ...
-                reason = (str(error).splitlines() or [''])[0][:300]
-                log.warning('checkpoint %s does not load and is passed over: %s: %s', self._folder / str(step),
-                                type(error).__name__, reason)
-                damaged.append(step)
-            else:
-                self._put_aside(damaged)
-                return state
-        if damaged:
-            raise UserError(f'none of the checkpoints in {self._folder} loads ({", ".join(map(str, damaged))}); '
-                            'restore one from a backup, or train in another workdir')
-        return None
+        if not steps:
+            return None
+        state, damaged = _first_that_loads(self._folder, steps, lambda step: self._load(step, like))
+        self._put_aside(damaged)
+        return state
 
     def _load(self, step: int, like: TrainState) -> TrainState:
         contents = _restore(self._manager, step, contents=ocp.args.JsonRestore())
         _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
         state = _restore(self._manager, step, state=ocp.args.StandardRestore(like))
-        wrong = [name for name, value in _contents(state).items() if value != contents[name]]
-        if wrong:
-            raise ValueError(f'{len(wrong)} arrays differ from what was saved, the first {wrong[0]}')
+        _refuse_changed(state, contents)
         return state
 
     def _put_aside(self, steps: list[int]) -> None:
@@ -127,6 +120,57 @@ class Checkpoints:
         self._manager.close()
 
 
+def save_variables(workdir: Path, variables: dict) -> None:
+    """Makes checkpoint 0 of a folder from {'params', 'batch_stats'}: for `load_variables`, not to resume from."""
+    with closing(Checkpoints(workdir)) as checkpoints:
+        checkpoints._save(0, jax.tree.map(jnp.asarray, variables))
+
+
+def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> tuple[dict, dict]:
+    """The model and weights of any run's folder, or of one that weights were imported to. Changes nothing in it.
+
+    Args:
+      workdir: holds config.json and checkpoints/.
+      best: the best by top-1, where any was evaluated; else the newest. Either way the first of them that loads.
+      ema: the running average instead of the raw weights.
+
+    Returns:
+      (options for `models.create`, {'params', 'batch_stats'} as numpy arrays).
+
+    Raises:
+      UserError: no such folder, no averaged weights in it, or no checkpoint that loads.
+    """
+    workdir = Path(workdir).absolute()
+    entry, folder = record.read(workdir), workdir / 'checkpoints'
+    if entry is None or 'model' not in entry or not folder.is_dir():
+        raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/')
+    # Only a reader: whoever trains there may be in the middle of a save.
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+    with closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)) as manager:
+        top1 = _evaluated(manager) if best else {}
+        steps = sorted(manager.all_steps(), key=lambda step: (top1.get(step, -1), step), reverse=True)
+        if not steps:
+            raise UserError(f'{folder} holds no finished checkpoint')
+        variables, damaged = _first_that_loads(folder, steps, lambda step: _load_variables(manager, step, ema))
+        log.info('%s: step %d%s', workdir, steps[len(damaged)], ', averaged weights' if ema else '')
+    return chosen(entry['model']), variables
+
+
+def _load_variables(manager, step, ema) -> dict:
+    contents = _restore(manager, step, contents=ocp.args.JsonRestore())
+    root = ('ema',) if ema else ()
+    prefixes = tuple('/'.join([*root, collection, '']) for collection in ('params', 'batch_stats'))
+    shapes = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype, _) in contents.items()
+              if name.startswith(prefixes)}
+    if not shapes:
+        raise UserError(f'{manager.directory / str(step)} holds no {"averaged weights" if ema else "parameters"}')
+    target = flax.traverse_util.unflatten_dict(shapes, sep='/')
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    state = _restore(manager, step, state=ocp.args.PyTreeRestore(target, restore_args=as_numpy, partial_restore=True))
+    _refuse_changed(state, contents)
+    return {'batch_stats': {}, **(state['ema'] if ema else state)}
+
+
 def _restore(manager, step, **item):
     (name,) = item
     return manager.restore(step, args=ocp.args.Composite(**item))[name]
@@ -143,6 +187,23 @@ def _evaluated(manager) -> dict[int, float]:
     return {step: top1 for step, top1 in found.items() if top1 is not None}
 
 
+def _first_that_loads(folder: Path, steps: Iterable[int], load: Callable) -> tuple:
+    """(what was loaded, the steps before it that do not load); raises UserError where none does."""
+    damaged = []
+    for step in steps:
+        try:
+            return load(step), damaged
+        except UserError:
+            raise
+        except Exception as error:  # damage shows as ValueError, KeyError, OSError, JSON and zip errors, ...
+            reason = (str(error).splitlines() or [''])[0][:300]
+            log.warning('checkpoint %s does not load and is passed over: %s: %s', folder / str(step),
+                        type(error).__name__, reason)
+            damaged.append(step)
+    raise UserError(f'none of the checkpoints in {folder} loads ({", ".join(map(str, damaged))}); '
+                    'restore one from a backup, or train in another workdir')
+
+
 def _named(state) -> dict[str, jax.Array]:
     return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
             for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
@@ -156,8 +217,15 @@ def _contents(state) -> dict[str, list]:
     """Array name -> [shape, dtype, CRC-32]. The file format's own checks do not cover array bytes."""
     layout = _layout(state)
     for name, leaf in _named(state).items():
-        layout[name].append(zlib.crc32(np.ascontiguousarray(leaf.addressable_data(0))))
+        local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        layout[name].append(zlib.crc32(np.ascontiguousarray(local)))
     return layout
+
+
+def _refuse_changed(state, contents) -> None:
+    wrong = [name for name, value in _contents(state).items() if value != contents[name]]
+    if wrong:
+        raise ValueError(f'{len(wrong)} arrays differ from what was saved, the first {wrong[0]}')
 
 
 def _refuse_other_arrays(folder, contents, expected) -> None:

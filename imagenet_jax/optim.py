@@ -8,6 +8,8 @@ import optax
 
 from imagenet_jax.errors import UserError, unknown
 
+_SHAPES = ('cosine', 'multistep', 'constant')
+
 
 class Optimizer(NamedTuple):
     """A gradient transformation whose last part scales by the schedule."""
@@ -20,7 +22,8 @@ class Optimizer(NamedTuple):
 
 
 def schedule(learning_rate: float, batch_size: int, steps: int, steps_per_epoch: float, *, name: str = 'cosine',
-             warmup_epochs: float = 5.0, floor: float = 0.0, base_batch_size: int = 0) -> optax.Schedule:
+             warmup_epochs: float = 5.0, floor: float = 0.0, milestones: tuple[float, ...] = (), factor: float = 0.1,
+             base_batch_size: int = 0) -> optax.Schedule:
     """Learning rate by update.
 
     Args:
@@ -28,22 +31,36 @@ def schedule(learning_rate: float, batch_size: int, steps: int, steps_per_epoch:
       batch_size: of one update.
       steps: updates of the whole run.
       steps_per_epoch: for turning epochs into updates.
-      name: 'cosine' (arXiv 1608.03983, to `floor` at the last step) or 'constant'.
+      name: 'cosine' (arXiv 1608.03983, to `floor` at the last step), 'multistep' or 'constant'.
       warmup_epochs: linear from 0 to the peak.
       floor: where the cosine ends.
+      milestones, factor: multistep multiplies the rate by `factor` at each of these epochs, ascending.
       base_batch_size: where not 0, the peak is scaled by batch_size / base_batch_size (arXiv 1706.02677).
     """
-    if name not in ('cosine', 'constant'):
-        raise unknown('schedule.name', name, ('cosine', 'constant'))
+    if name not in _SHAPES:
+        raise unknown('schedule.name', name, _SHAPES)
     peak = learning_rate * (batch_size / base_batch_size if base_batch_size else 1)
     warmup = round(warmup_epochs * steps_per_epoch)
     if warmup < 0:
         raise UserError(f'schedule.warmup_epochs={warmup_epochs} must not be negative')
     if warmup and warmup >= steps:
         raise UserError(f'schedule.warmup_epochs={warmup_epochs} is {warmup} steps, and the run has only {steps}')
-    after = (optax.cosine_decay_schedule(peak, steps - warmup, floor / peak if peak else 0.0) if name == 'cosine'
-             else optax.constant_schedule(peak))
+    if name == 'cosine':
+        after = optax.cosine_decay_schedule(peak, steps - warmup, floor / peak if peak else 0.0)
+    elif name == 'multistep':
+        after = _multistep(peak, milestones, factor, steps_per_epoch, warmup)
+    else:
+        after = optax.constant_schedule(peak)
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
+
+
+def _multistep(peak, milestones, factor, steps_per_epoch, warmup):
+    """Counts from the end of the warm-up, as the schedules that it is joined to do; milestones count from the start."""
+    if not milestones or list(milestones) != sorted({m for m in milestones if m > 0}):
+        raise UserError(f'schedule.milestones={milestones} must be epochs above 0, ascending, and one at least')
+    # Not optax.piecewise_constant_schedule: its dict loses a milestone where two round to the same step.
+    steps = jnp.array([round(m * steps_per_epoch) - warmup for m in milestones])
+    return lambda count: peak * factor**jnp.sum(count >= steps)
 
 
 def create(rate: optax.Schedule, *, name: str = 'sgd', momentum: float = 0.9, nesterov: bool = True,

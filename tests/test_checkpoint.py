@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_jax import models, optim, step
-from imagenet_jax.checkpoint import Checkpoints
+from imagenet_jax import models, optim, record, step
+from imagenet_jax.checkpoint import Checkpoints, load_variables, save_variables
 from imagenet_jax.errors import UserError
 
 
@@ -116,14 +116,6 @@ def test_damaged_newest_gives_way_to_the_one_before(tmp_path, state, damage, cap
     assert_equal(restore(tmp_path, state), at(state, 2))
 
 
-@pytest.mark.parametrize('damage', [truncate, remove])
-def test_unreadable_top1_stops_nothing(tmp_path, state, damage):
-    save(tmp_path, state, (1, 2, 3), (0.9, 0.5))
-    damage(tmp_path / 'checkpoints' / '1' / 'evaluation')
-    save(tmp_path, state, (4,))
-    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 3, 4]
-
-
 def test_none_loads_is_an_error_that_moves_nothing(tmp_path, state):
     save(tmp_path, state)
     for number in (1, 2):
@@ -145,3 +137,63 @@ def test_unfinished_save_is_not_listed(tmp_path, state):
     save(tmp_path, state)
     (tmp_path / 'checkpoints' / '3.orbax-checkpoint-tmp').mkdir()
     assert int(restore(tmp_path, state).step) == 2
+
+
+# --- reading alone
+
+
+@pytest.fixture
+def run(tmp_path, state):
+    """A run's folder: steps 1 to 3, of which 1 is the best and 3 was not evaluated."""
+    save(tmp_path, state, (1, 2, 3), (0.9, 0.5))
+    record.write(tmp_path, {'model': {'name': 'resnet20_cifar', 'num_classes': 10, 'shortcut': None}})
+    return tmp_path
+
+
+@pytest.mark.parametrize(('options', 'number', 'averaged'), [
+    ({}, 3, False), ({'best': True}, 1, False), ({'ema': True}, 3, True), ({'best': True, 'ema': True}, 1, True)])
+def test_load_variables(run, state, options, number, averaged):
+    before = {p: p.stat().st_mtime_ns for p in run.rglob('*')}
+    config, variables = load_variables(run, **options)
+    assert config == {'name': 'resnet20_cifar', 'num_classes': 10}
+    expected = at(state, number).ema if averaged else at(state, number).variables
+    assert jax.tree.structure(variables) == jax.tree.structure(expected)
+    assert_equal(variables, expected)
+    assert {type(leaf) for leaf in jax.tree.leaves(variables)} == {np.ndarray}
+    assert {p: p.stat().st_mtime_ns for p in run.rglob('*')} == before
+
+
+@pytest.mark.parametrize('damage', [truncate, swap_arrays, truncate_contents])  # a flipped bit may be in no variable
+def test_load_variables_passes_over_damage(run, state, damage):
+    damage(run / 'checkpoints' / '3')
+    assert_equal(load_variables(run)[1], at(state, 2).variables)
+    assert_equal(load_variables(run, best=True)[1], at(state, 1).variables)
+
+
+@pytest.mark.parametrize('damage', [truncate, remove])
+def test_unreadable_top1_stops_nothing(run, state, damage):
+    damage(run / 'checkpoints' / '1' / 'evaluation')
+    assert_equal(load_variables(run, best=True)[1], at(state, 2).variables)
+    save(run, state, (4,))
+    assert sorted(int(p.name) for p in (run / 'checkpoints').iterdir()) == [2, 3, 4]
+
+
+def test_load_variables_refuses(run, state):
+    with pytest.raises(UserError, match='must be the folder of a run'):
+        load_variables(run / 'checkpoints')
+    save(run, state.replace(ema={}), (5,))
+    with pytest.raises(UserError, match='checkpoints/5 holds no averaged weights'):
+        load_variables(run, ema=True)
+    for folder in (run / 'checkpoints').iterdir():
+        truncate(folder)
+    with pytest.raises(UserError, match=r'none of the checkpoints .* loads \(5, 3, 1\)'):
+        load_variables(run)
+
+
+def test_save_variables_without_statistics(tmp_path):
+    variables = {'params': {'fc': {'bias': np.arange(3, dtype=np.float32)}}, 'batch_stats': {}}
+    save_variables(tmp_path, variables)
+    record.write(tmp_path, {'model': {'name': 'vgg11'}})
+    config, loaded = load_variables(tmp_path)
+    assert config == {'name': 'vgg11'} and loaded.keys() == variables.keys() and not loaded['batch_stats']
+    assert_equal(loaded, variables)

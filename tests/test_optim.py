@@ -82,6 +82,18 @@ def test_constant():
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(99)], [0, 0.2, 0.4, 0.4], rtol=1e-6)
 
 
+def test_multistep():
+    rate = optim.schedule(0.4, 128, steps=100, steps_per_epoch=10, name='multistep', milestones=(3, 5.5, 8),
+                          warmup_epochs=1)
+    at = [0, 5, 10, 29, 30, 54, 55, 79, 80, 99]
+    np.testing.assert_allclose([rate(t) for t in at], [0, 0.2, 0.4, 0.4, 4e-2, 4e-2, 4e-3, 4e-3, 4e-4, 4e-4], rtol=1e-5)
+    np.testing.assert_allclose([jax.jit(rate)(t) for t in at], [rate(t) for t in at], rtol=1e-6)
+    # Nearly no steps in an epoch: milestones on one step all count.
+    short = optim.schedule(1.0, 128, steps=4, steps_per_epoch=0.1, name='multistep', milestones=(10, 12), factor=0.5,
+                           warmup_epochs=0)
+    np.testing.assert_allclose([short(t) for t in range(3)], [1.0, 0.25, 0.25])
+
+
 def test_part_of_an_epoch_warms_up_by_steps():
     rate = optim.schedule(1.0, 128, steps=100, steps_per_epoch=12.5, warmup_epochs=0.8)
     np.testing.assert_allclose([rate(5), rate(10)], [0.5, 1.0])
@@ -105,6 +117,9 @@ def test_learning_rate_follows_updates_made():
 
 @pytest.mark.parametrize(('options', 'message'), [
     ({'name': 'cosin'}, r"schedule\.name 'cosin'; did you mean cosine\?"),
+    ({'name': 'multistep'}, r'milestones=\(\) must be epochs above 0, ascending'),
+    ({'name': 'multistep', 'milestones': (30, 20)}, r'milestones=\(30, 20\) must be'),
+    ({'name': 'multistep', 'milestones': (0, 20)}, r'milestones=\(0, 20\) must be'),
     ({'warmup_epochs': 10}, r'warmup_epochs=10 is 100 steps, and the run has only 100'),
     ({'warmup_epochs': -1}, r'warmup_epochs=-1 must not be negative')])
 def test_refused_schedule(options, message):

@@ -7,10 +7,29 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.errors import unknown
-from imagenet_jax.models import resnet, resnet_cifar
+from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.models import (
+    alexnet,
+    ghostnet,
+    mobilenet_v1,
+    mobilenet_v2,
+    mobilenet_v3,
+    octresnet,
+    regnet,
+    resnest,
+    resnet,
+    resnet_cifar,
+    resnet_v2,
+    se_resnet,
+    vgg,
+    zfnet,
+)
 
-_MODELS: dict[str, partial] = {**resnet.MODELS, **resnet_cifar.MODELS}
+_FAMILIES = (
+    alexnet, zfnet, vgg, resnet, resnet_cifar, resnet_v2, se_resnet, resnest, octresnet,
+    regnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, ghostnet,
+)
+_MODELS: dict[str, partial] = {name: model for family in _FAMILIES for name, model in family.MODELS.items()}
 
 _DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
 
@@ -33,7 +52,7 @@ def create(name: str, **options) -> nn.Module:
       answers float32 logits of shape (N, num_classes). `features=True` answers (logits, {stage name: activation}).
 
     Raises:
-      UserError: an unknown name or an option that the model does not have.
+      UserError: an unknown name, an option that the model does not have, or a value that the option cannot have.
     """
     if name not in _MODELS:
         raise unknown('model', name, names())
@@ -46,6 +65,11 @@ def create(name: str, **options) -> nn.Module:
         if dtype not in _DTYPES:
             raise unknown(f'model.{option}', dtype, _DTYPES)
         options[option] = jnp.dtype(dtype)
+    for option in options.keys() & {'dropout', 'alpha'}:
+        if not 0 <= options[option] < 1:
+            raise UserError(f'model.{option}={options[option]} must be in [0, 1)')
+    if options.get('width', 1) <= 0:
+        raise UserError(f'model.width={options["width"]} must be above 0')
     return _MODELS[name](**options)
 
 

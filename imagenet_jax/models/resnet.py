@@ -1,4 +1,4 @@
-"""ResNet for 224-pixel images (arXiv 1512.03385), the v1.5 form that torchvision's weights have.
+"""ResNet for 224-pixel images (arXiv 1512.03385), in the v1.5 form of torchvision's weights; ResNeXt; wide ResNet.
 
 A module's path is its PyTorch state_dict path: layer1/0/conv1 is layer1.0.conv1.
 """
@@ -8,7 +8,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, Layers, dense_init, max_pool
+from imagenet_jax.models.layers import FLOAT32, Layers, SqueezeExcite, dense_init, max_pool
 
 
 class ProjectionShortcut(nn.Module):
@@ -24,37 +24,45 @@ class ProjectionShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the shortcut."""
+    """Two 3x3 convolutions and the shortcut; the branch is gated by channel where `se_ratio` is not 0."""
     width: int
     stride: int
     layers: Layers
     shortcut: type[nn.Module] = ProjectionShortcut
+    se_ratio: int = 0
 
     @nn.compact
     def __call__(self, x, train):
         conv, norm, act = self.layers(train)
         y = act(norm('bn1')(conv(self.width, 3, self.stride, name='conv1')(x)))
         y = norm('bn2', ends_branch=True)(conv(self.width, 3, name='conv2')(y))
+        y = excite(y, self.se_ratio, self.layers)
         return act(y + self.shortcut(self.layers, name='downsample')(x, y.shape[-1], self.stride, train))
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions, four times as wide at the end, and the shortcut.
 
-    The 3x3 carries the stride (v1.5); with `stride_in_1x1` the first 1x1 does, as in the paper.
+    The 3x3 carries the stride (v1.5); with `stride_in_1x1` the first 1x1 does, as in the paper. The 3x3 has `groups`
+    groups, `group_width` wide each in the first stage; the branch is gated by channel where `se_ratio` is not 0.
     """
     width: int
     stride: int
     layers: Layers
     stride_in_1x1: bool = False
+    groups: int = 1
+    group_width: int = 64
+    se_ratio: int = 0
 
     @nn.compact
     def __call__(self, x, train):
         conv, norm, act = self.layers(train)
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
-        y = act(norm('bn1')(conv(self.width, 1, first, name='conv1')(x)))
-        y = act(norm('bn2')(conv(self.width, 3, second, name='conv2')(y)))
+        inner = self.width * self.group_width // 64 * self.groups
+        y = act(norm('bn1')(conv(inner, 1, first, name='conv1')(x)))
+        y = act(norm('bn2')(conv(inner, 3, second, self.groups, name='conv2')(y)))
         y = norm('bn3', ends_branch=True)(conv(self.width * 4, 1, name='conv3')(y))
+        y = excite(y, self.se_ratio, self.layers)
         return act(y + ProjectionShortcut(self.layers, name='downsample')(x, y.shape[-1], self.stride, train))
 
 
@@ -114,6 +122,20 @@ class BottleneckResNet(ResNet):
         return partial(Bottleneck, stride_in_1x1=self.stride_in_1x1)
 
 
+class GroupedResNet(BottleneckResNet):
+    """Bottlenecks of another width: ResNeXt (arXiv 1611.05431), wide ResNet (arXiv 1605.07146)."""
+    groups: int = 1
+    group_width: int = 64
+
+    def block(self):
+        return partial(super().block(), groups=self.groups, group_width=self.group_width)
+
+
+def excite(x, ratio, layers):
+    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is."""
+    return SqueezeExcite(x.shape[-1] // ratio, layers, name='se')(x) if ratio else x
+
+
 def classify(x, num_classes, dtype, param_dtype, name):
     """Global average pool and dense classifier: (N, H, W, C) -> float32 logits, or features where there are no classes.
 
@@ -132,4 +154,7 @@ MODELS = {
     'resnet50': partial(BottleneckResNet, depths=(3, 4, 6, 3)),
     'resnet101': partial(BottleneckResNet, depths=(3, 4, 23, 3)),
     'resnet152': partial(BottleneckResNet, depths=(3, 8, 36, 3)),
+    'resnext50_32x4d': partial(GroupedResNet, depths=(3, 4, 6, 3), groups=32, group_width=4),
+    'resnext101_32x8d': partial(GroupedResNet, depths=(3, 4, 23, 3), groups=32, group_width=8),
+    'wide_resnet50_2': partial(GroupedResNet, depths=(3, 4, 6, 3), groups=1, group_width=128),
 }

@@ -1,0 +1,23 @@
+"""GhostNet 1.3x on ImageNet, 360 epochs, 8 GPUs x 400.
+
+python main.py --config configs/ghostnet_130.py --workdir runs/ghostnet_130
+
+Published with this recipe: 75.78 top-1, 92.77 top-5; not reproduced here.
+On a laptop, whole but small: add --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
+--config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73 --config.epochs=6
+--config.optimizer.learning_rate=0.02.
+"""
+
+from configs import common
+
+
+def get_config():
+    """The recipe."""
+    config = common.get_config()
+    config.model.name = 'ghostnet_130'
+    config.epochs, config.batch_size = 360, 3200
+    config.label_smoothing = 0.1
+    config.optimizer.learning_rate, config.optimizer.weight_decay = 2.6, 3e-5
+    config.optimizer.decay_bias_and_norm = False
+    config.augment.color_jitter = 0.4
+    return config

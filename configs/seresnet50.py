@@ -1,0 +1,21 @@
+"""SE-ResNet-50 on ImageNet, 120 epochs.
+
+python main.py --config configs/seresnet50.py --workdir runs/seresnet50
+
+No published result is known for this recipe and this model. Published on mini-ImageNet, with another recipe and ten
+crops: 16.36% error.
+On a laptop, whole but small: add --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
+--config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73 --config.epochs=6.
+"""
+
+from configs import common
+
+
+def get_config():
+    """The recipe."""
+    config = common.get_config()
+    config.model.name = 'seresnet50'
+    config.epochs, config.batch_size = 120, 1024
+    config.optimizer.learning_rate = 0.4
+    config.augment.color_jitter = 0.4
+    return config

@@ -1,0 +1,23 @@
+"""VGG-16 on ImageNet, 70 epochs.
+
+python main.py --config configs/vgg16.py --workdir runs/vgg16
+
+Published with this recipe: 69.21 top-1, 88.67 top-5; with torchvision's: 71.59 top-1. Not reproduced here. Batch and
+number of epochs are ours: nobody names them.
+On a laptop, whole but small: add --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
+--config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73 --config.epochs=1.
+"""
+
+from configs import common
+
+
+def get_config():
+    """The recipe."""
+    config = common.get_config()
+    config.model.name = 'vgg16'
+    config.epochs, config.batch_size = 70, 128
+    config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4
+    config.optimizer.nesterov = False
+    config.schedule.name, config.schedule.warmup_epochs = 'multistep', 0
+    config.schedule.milestones, config.schedule.factor = (10, 20, 30, 40, 50, 60), 0.5
+    return config

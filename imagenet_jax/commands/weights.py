@@ -1,0 +1,112 @@
+"""weights: PyTorch models' weights in, and ours out.
+
+    python -m imagenet_jax weights import --model resnet50 --input resnet50.pth --output weights/resnet50
+    python -m imagenet_jax weights import --model resnet50 --input hf:timm/resnet50.a1_in1k --output weights/resnet50
+    python -m imagenet_jax weights export --checkpoint runs/resnet50 --output resnet50.safetensors --best
+"""
+
+import argparse
+import ast
+import logging
+import sys
+from pathlib import Path
+
+import jax
+from absl import logging as absl_logging
+
+from imagenet_jax import models, record, runtime, weights
+from imagenet_jax.checkpoint import load_variables, save_variables
+from imagenet_jax.errors import UserError
+from imagenet_jax.options import apply
+
+_IMPORT = """Makes a folder with config.json and one checkpoint of a PyTorch model's weights.
+
+    python -m imagenet_jax weights import --model resnet50 --input resnet50.pth --output weights/resnet50
+    python -m imagenet_jax weights import --model resnet50 --input hf:timm/resnet50.a1_in1k --output weights/resnet50
+    python -m imagenet_jax weights import --model resnet20_cifar --option shortcut=B --num-classes 100 \\
+        --input resnet20.safetensors --output weights/resnet20
+
+Every name and shape must be the model's; all that are not are listed.
+"""
+_EXPORT = """Writes the weights of a run, or of an imported folder, as torchvision's and timm's models load them.
+
+    python -m imagenet_jax weights export --checkpoint runs/resnet50 --output resnet50.safetensors
+    python -m imagenet_jax weights export --checkpoint runs/resnet50 --output resnet50.pth --best --ema
+"""
+
+
+def main() -> None:
+    """The whole command, on sys.argv."""
+    arguments = _parser().parse_args()
+    _log_to_stderr()
+    # Nothing is computed here; an accelerator may be busy, and its memory is not ours to take.
+    jax.config.update('jax_platforms', 'cpu')
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
+    parser = argparse.ArgumentParser(prog='python -m imagenet_jax weights', description=__doc__, **shape)
+    commands = parser.add_subparsers(required=True, metavar='import|export')
+    add = commands.add_parser('import', help="a PyTorch model's weights -> a folder", description=_IMPORT, **shape)
+    add.add_argument('--model', required=True, metavar='NAME', help='one of those that `models` lists')
+    add.add_argument('--input', required=True, metavar='FILE',
+                     help=f'{", ".join(weights.SUFFIXES)}, a folder with one, or hf:OWNER/NAME[@REVISION][/FILE]')
+    add.add_argument('--output', required=True, metavar='DIR', type=Path, help='a new folder')
+    add.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
+    add.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
+                     help='any other option of the model; may be given again')
+    add.set_defaults(run=_import)
+    add = commands.add_parser('export', help="a run's weights -> a file", description=_EXPORT, **shape)
+    add.add_argument('--checkpoint', required=True, metavar='DIR', type=Path, help='the folder of a run or an import')
+    add.add_argument('--output', required=True, metavar='FILE', type=Path, help=', '.join(weights.SUFFIXES))
+    add.add_argument('--ema', action='store_true', help='the averaged weights')
+    add.add_argument('--best', action='store_true', help='of the checkpoint best by top-1, instead of the newest')
+    add.set_defaults(run=_export)
+    return parser
+
+
+def _import(arguments) -> None:
+    options = dict(map(_option, arguments.option))
+    if arguments.num_classes is not None:
+        options['num_classes'] = arguments.num_classes
+    model = apply(models.create, options, '--option', name=arguments.model)
+    if any((arguments.output / name).exists() for name in ('config.json', 'checkpoints')):
+        raise UserError(f'{arguments.output} holds a run or an import already; name a new folder')
+    path, origin = weights.find(arguments.input)
+    variables = weights.from_torch(model, weights.read(path))
+    save_variables(arguments.output, variables)
+    record.write(arguments.output, {
+        'model': {'name': arguments.model, **options, 'num_classes': model.num_classes},
+        'run': {**runtime.describe(), 'weights': origin}})
+    print(f'{sum(leaf.size for leaf in jax.tree.leaves(variables["params"])):,} parameters of {path} are in '
+          f'{arguments.output}')
+
+
+def _option(text: str) -> tuple[str, object]:
+    """'key=value', the value as Python or JSON would read it, else text."""
+    name, separator, value = text.partition('=')
+    if not separator:
+        raise UserError(f'--option {text}: must be KEY=VALUE')
+    try:
+        return name, ast.literal_eval({'true': 'True', 'false': 'False'}.get(value, value))
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _export(arguments) -> None:
+    config, variables = load_variables(arguments.checkpoint, best=arguments.best, ema=arguments.ema)
+    state_dict = weights.to_torch(models.create(**config), variables)
+    weights.write(arguments.output, state_dict)
+    print(f'{len(state_dict)} arrays of {arguments.checkpoint} are in {arguments.output}')
+
+
+def _log_to_stderr() -> None:
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax narrates
+    ours = logging.getLogger('imagenet_jax')
+    ours.addHandler(logging.StreamHandler())
+    ours.setLevel(logging.INFO)
+    ours.propagate = False

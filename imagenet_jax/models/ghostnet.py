@@ -1,0 +1,119 @@
+"""GhostNet (arXiv 1911.11907): half of each convolution's channels made from the other half by a cheap depthwise one.
+
+A module's path is its state_dict path in timm: blocks/0/0/ghost1/primary_conv/0 is blocks.0.0.ghost1.primary_conv.0.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, SqueezeExcite, divisible
+
+# Kernel, expanded width, width, squeeze and excitation, stride of each block, by stage (table 1 of the paper).
+_STAGES = (
+    ((3, 16, 16, False, 1),),
+    ((3, 48, 24, False, 2),),
+    ((3, 72, 24, False, 1),),
+    ((5, 72, 40, True, 2),),
+    ((5, 120, 40, True, 1),),
+    ((3, 240, 80, False, 2),),
+    ((3, 200, 80, False, 1), (3, 184, 80, False, 1), (3, 184, 80, False, 1), (3, 480, 112, True, 1),
+     (3, 672, 112, True, 1)),
+    ((5, 672, 160, True, 2),),
+    ((5, 960, 160, False, 1), (5, 960, 160, True, 1), (5, 960, 160, False, 1), (5, 960, 160, True, 1)))
+
+
+class GhostModule(nn.Module):
+    """A 1x1 convolution to half the features, and a 3x3 depthwise one of those for the other half."""
+    features: int
+    layers: Layers
+    act: bool
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv = partial(ConvNorm, self.features // 2, layers=self.layers, act=nn.relu if self.act else None,
+                       ends_branch=not self.act)
+        x = conv(1, name='primary_conv')(x, train)
+        return jnp.concatenate([x, conv(3, groups=self.features // 2, name='cheap_operation')(x, train)], axis=-1)
+
+
+class Shortcut(nn.Module):
+    """Strided depthwise convolution, then a 1x1 one, without activations."""
+    features: int
+    kernel: int
+    stride: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv, norm, _ = self.layers(train)
+        c = x.shape[-1]
+        x = norm('1')(conv(c, self.kernel, self.stride, c, name='0')(x))
+        return norm('3')(conv(self.features, 1, name='2')(x))
+
+
+class GhostBottleneck(nn.Module):
+    """Ghost module to the expanded width, depthwise convolution where it strides, gate, ghost module, shortcut."""
+    kernel: int
+    expanded: int
+    features: int
+    excite: bool
+    stride: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv, norm, _ = self.layers(train)
+        y = GhostModule(self.expanded, self.layers, act=True, name='ghost1')(x, train)
+        if self.stride > 1:
+            y = norm('bn_dw')(conv(self.expanded, self.kernel, self.stride, self.expanded, name='conv_dw')(y))
+        if self.excite:
+            y = SqueezeExcite(divisible(self.expanded / 4, 4), self.layers, gate=nn.hard_sigmoid,
+                              names=('conv_reduce', 'conv_expand'), name='se')(y)
+        y = GhostModule(self.features, self.layers, act=False, name='ghost2')(y, train)
+        if x.shape != y.shape:
+            x = Shortcut(self.features, self.kernel, self.stride, self.layers, name='shortcut')(x, train)
+        return x + y
+
+
+class GhostNet(nn.Module):
+    """3x3 stem, nine stages of ghost bottlenecks, 1x1 convolution, hidden layer 1280 wide, classifier.
+
+    Attributes:
+      width: of every layer but the hidden one, as a multiple of the paper's.
+      dropout: before the classifier.
+      num_classes: 0 answers the hidden layer, which sees the pooled features.
+      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+    """
+    width: float
+    dropout: float = 0.2
+    num_classes: int = 1000
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm: str = 'batch'
+    zero_gamma: bool = False
+
+    @nn.compact
+    def __call__(self, images, train=False, features=False):
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        conv, norm, act = layers(train)
+        x = act(norm('bn1')(conv(self._scaled(16), 3, 2, name='conv_stem')(images)))
+        stages = [partial(Sequential, tuple(
+            partial(GhostBottleneck, kernel, self._scaled(expanded), self._scaled(c), excite, stride, layers)
+            for kernel, expanded, c, excite, stride in rows)) for rows in _STAGES]
+        last = partial(ConvNorm, self._scaled(960), 1, layers=layers, act=act, names=('conv', 'bn1'))
+        outputs = Sequential((*stages, partial(Sequential, (last,))), every=True, name='blocks')(x, train)
+        x = jnp.mean(outputs[-1], axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        x = act(conv(1280, 1, use_bias=True, name='conv_head')(x))[:, 0, 0]
+        if self.num_classes:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = layers.dense(self.num_classes, name='classifier')(x)
+        logits = x.astype(jnp.float32)
+        return (logits, {f'blocks.{i}': y for i, y in enumerate(outputs)}) if features else logits
+
+    def _scaled(self, width: int) -> int:
+        return divisible(width * self.width, 4)
+
+
+MODELS = {'ghostnet_100': partial(GhostNet, width=1.0), 'ghostnet_130': partial(GhostNet, width=1.3)}

@@ -1,0 +1,126 @@
+"""MobileNetV3 (arXiv 1905.02244): searched inverted residuals with squeeze and excitation and hard-swish.
+
+A module's path is its state_dict path in torchvision: features/1/block/0/0 is features.1.block.0.0. Its norms keep .99
+of the running statistics at each step and have epsilon 1e-3, and the last convolution has no squeeze and excitation.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, SqueezeExcite, divisible
+
+# Kernel, expanded width, width, squeeze and excitation, hard-swish, stride (tables 1 and 2 of the paper).
+_LARGE = (
+    (3, 16, 16, False, False, 1), (3, 64, 24, False, False, 2), (3, 72, 24, False, False, 1),
+    (5, 72, 40, True, False, 2), (5, 120, 40, True, False, 1), (5, 120, 40, True, False, 1),
+    (3, 240, 80, False, True, 2), (3, 200, 80, False, True, 1), (3, 184, 80, False, True, 1),
+    (3, 184, 80, False, True, 1), (3, 480, 112, True, True, 1), (3, 672, 112, True, True, 1),
+    (5, 672, 160, True, True, 2), (5, 960, 160, True, True, 1), (5, 960, 160, True, True, 1))
+_SMALL = (
+    (3, 16, 16, True, False, 2), (3, 72, 24, False, False, 2), (3, 88, 24, False, False, 1), (5, 96, 40, True, True, 2),
+    (5, 240, 40, True, True, 1), (5, 240, 40, True, True, 1), (5, 120, 48, True, True, 1), (5, 144, 48, True, True, 1),
+    (5, 288, 96, True, True, 2), (5, 576, 96, True, True, 1), (5, 576, 96, True, True, 1))
+
+
+class Branch(nn.Module):
+    """1x1 convolution to the expanded width, depthwise, squeeze and excitation, 1x1 without activation."""
+    kernel: int
+    expanded: int
+    features: int
+    excite: bool
+    swish: bool
+    stride: int
+    is_residual: bool
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv = partial(ConvNorm, layers=self.layers, act=nn.hard_swish if self.swish else nn.relu)
+        number = 0
+        if self.expanded != x.shape[-1]:
+            x = conv(self.expanded, 1, name='0')(x, train)
+            number = 1
+        x = conv(self.expanded, self.kernel, self.stride, self.expanded, name=f'{number}')(x, train)
+        if self.excite:
+            number += 1
+            x = SqueezeExcite(divisible(self.expanded // 4), self.layers, gate=nn.hard_sigmoid, name=f'{number}')(x)
+        return conv(self.features, 1, act=None, ends_branch=self.is_residual, name=f'{number + 1}')(x, train)
+
+
+class InvertedResidual(nn.Module):
+    """The branch, added to its input where shapes agree."""
+    kernel: int
+    expanded: int
+    features: int
+    excite: bool
+    swish: bool
+    stride: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        is_residual = self.stride == 1 and x.shape[-1] == self.features
+        y = Branch(self.kernel, self.expanded, self.features, self.excite, self.swish, self.stride, is_residual,
+                   self.layers, name='block')(x, train)
+        return x + y if is_residual else y
+
+
+class Classifier(nn.Module):
+    """Global average pool, dense layer, hard-swish, dropout, dense layer."""
+    hidden: int
+    num_classes: int
+    dropout: float
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        x = nn.hard_swish(self.layers.dense(self.hidden, name='0')(x))
+        if not self.num_classes:
+            return x.astype(jnp.float32)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return self.layers.dense(self.num_classes, name='3')(x).astype(jnp.float32)
+
+
+class MobileNetV3(nn.Module):
+    """3x3 stem, the blocks of a table, 1x1 convolution, classifier with a hidden layer.
+
+    `features=True` answers the last block of each resolution, and the last convolution.
+
+    Attributes:
+      rows: kernel, expanded width, width, squeeze and excitation, hard-swish and stride of each block.
+      hidden: width of the classifier's hidden layer.
+      dropout: before the last layer.
+      num_classes: 0 answers the hidden layer, which sees the pooled features.
+      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+    """
+    rows: tuple[tuple, ...]
+    hidden: int
+    dropout: float = 0.2
+    num_classes: int = 1000
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm: str = 'batch'
+    zero_gamma: bool = False
+
+    @nn.compact
+    def __call__(self, images, train=False, features=False):
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, momentum=0.99, epsilon=1e-3)
+        conv = partial(ConvNorm, layers=layers, act=nn.hard_swish)
+        blocks = (partial(conv, 16, 3, 2), *(partial(InvertedResidual, *row, layers) for row in self.rows),
+                  partial(conv, 6 * self.rows[-1][2], 1))
+        outputs = Sequential(blocks, every=True, name='features')(images, train)
+        logits = Classifier(self.hidden, self.num_classes, self.dropout, layers, name='classifier')(outputs[-1], train)
+        if not features:
+            return logits
+        last = len(outputs) - 1
+        ends = [i for i in range(1, last) if i + 1 == last or outputs[i + 1].shape[1] != outputs[i].shape[1]]
+        return logits, {f'features.{i}': outputs[i] for i in (*ends, last)}
+
+
+MODELS = {
+    'mobilenet_v3_large': partial(MobileNetV3, rows=_LARGE, hidden=1280),
+    'mobilenet_v3_small': partial(MobileNetV3, rows=_SMALL, hidden=1024),
+}

@@ -1,0 +1,133 @@
+"""Pre-activation ResNet (arXiv 1603.05027): norm and ReLU come before each convolution, and once more at the end.
+
+A module's path is that of timm's resnetv2: stages/0/blocks/0/conv1. As there, the first norm of a block that projects
+serves the shortcut too, the 3x3 of a bottleneck carries the stride, and the classifier is a 1x1 convolution.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.errors import unknown
+from imagenet_jax.models.layers import FLOAT32, Layers, dense_init, halve, max_pool
+from imagenet_jax.models.resnet import Stage
+
+_SHORTCUTS = ('conv', 'avgpool')
+
+
+class Shortcut(nn.Module):
+    """1x1 convolution, strided, or after a strided 2x2 average pool (arXiv 1812.01187, ResNet-D)."""
+    kind: str
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, features, stride):
+        if self.kind == 'avgpool' and stride == 2:
+            x, stride = halve(x), 1
+        return self.layers.conv(features, 1, stride, name='conv')(x)
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions beside the shortcut."""
+    width: int
+    stride: int
+    layers: Layers
+    shortcut: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv, norm, act = self.layers(train)
+        y = act(norm('norm1')(x))
+        if self.stride > 1 or x.shape[-1] != self.width:
+            x = Shortcut(self.shortcut, self.layers, name='downsample')(y, self.width, self.stride)
+        y = conv(self.width, 3, self.stride, name='conv1')(y)
+        y = conv(self.width, 3, name='conv2')(act(norm('norm2')(y)))
+        return x + y
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, four times as wide at the end, beside the shortcut."""
+    width: int
+    stride: int
+    layers: Layers
+    shortcut: str
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv, norm, act = self.layers(train)
+        y = act(norm('norm1')(x))
+        if self.stride > 1 or x.shape[-1] != self.width * 4:
+            x = Shortcut(self.shortcut, self.layers, name='downsample')(y, self.width * 4, self.stride)
+        y = conv(self.width, 1, name='conv1')(y)
+        y = conv(self.width, 3, self.stride, name='conv2')(act(norm('norm2')(y)))
+        y = conv(self.width * 4, 1, name='conv3')(act(norm('norm3')(y)))
+        return x + y
+
+
+class Inside(nn.Module):
+    """Puts the one module that `make` answers a name deeper, where the reference has it."""
+    make: partial
+
+    @nn.compact
+    def __call__(self, *args):
+        return self.make()(*args)
+
+
+class Stages(nn.Module):
+    """The four stages; also answers the map after each."""
+    block: partial
+    depths: tuple[int, ...]
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        maps = {}
+        for i, depth in enumerate(self.depths):
+            blocks = partial(Stage, self.block, depth, 64 * 2**i, 1 if i == 0 else 2, self.layers, name='blocks')
+            maps[f'stages.{i}'] = x = Inside(blocks, name=str(i))(x, train)
+        return x, maps
+
+
+class ResNetV2(nn.Module):
+    """7x7 stem without a norm, four stages, final norm, global average pool, classifier.
+
+    Attributes:
+      block: `Basic` or `Bottleneck`.
+      depths: blocks of each stage.
+      num_classes: 0 answers the pooled features.
+      shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
+      dtype, param_dtype, norm: see `layers.Layers`.
+    """
+    block: type[nn.Module]
+    depths: tuple[int, ...]
+    num_classes: int = 1000
+    shortcut: str = 'conv'
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm: str = 'batch'
+
+    @nn.compact
+    def __call__(self, images, train=False, features=False):
+        if self.shortcut not in _SHORTCUTS:
+            raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
+        layers = Layers(self.dtype, self.param_dtype, self.norm)
+        conv, norm, act = layers(train)
+        x = max_pool(Inside(partial(conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
+        block = partial(self.block, shortcut=self.shortcut)
+        x, maps = Stages(block, self.depths, layers, name='stages')(x, train)
+        x = jnp.mean(act(norm('norm')(x)), axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        if self.num_classes:
+            classifier = partial(conv, self.num_classes, 1, use_bias=True, init=dense_init, name='fc')
+            x = Inside(classifier, name='head')(x).astype(jnp.float32)
+        logits = x[:, 0, 0]
+        return (logits, maps) if features else logits
+
+
+MODELS = {
+    'resnet18v2': partial(ResNetV2, block=Basic, depths=(2, 2, 2, 2)),
+    'resnet34v2': partial(ResNetV2, block=Basic, depths=(3, 4, 6, 3)),
+    'resnet50v2': partial(ResNetV2, block=Bottleneck, depths=(3, 4, 6, 3)),
+    'resnet101v2': partial(ResNetV2, block=Bottleneck, depths=(3, 4, 23, 3)),
+    'resnet152v2': partial(ResNetV2, block=Bottleneck, depths=(3, 8, 36, 3)),
+}

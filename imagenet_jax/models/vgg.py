@@ -1,0 +1,55 @@
+"""VGG (arXiv 1409.1556): configurations A, B, D and E, without and with BatchNorm.
+
+Differs from the paper in its start: He for convolutions, as in torchvision, not layers trained one after the other.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.models.alexnet import Classifier, Conv, Features
+from imagenet_jax.models.layers import FLOAT32, Layers, adaptive_mean_pool
+
+_WIDTHS = (64, 128, 256, 512, 512)
+
+
+class VGG(nn.Module):
+    """Five stages of 3x3 convolutions, each ended by a pool, means over 7x7 windows, three dense layers.
+
+    Attributes:
+      depths: convolutions of each stage.
+      batch_norm: a BatchNorm after each convolution, which keeps its bias.
+      num_classes: 0 answers the 4096 features of the second hidden layer.
+      dropout: after each hidden dense layer.
+      dtype, param_dtype, norm: see `layers.Layers`.
+    """
+    depths: tuple[int, ...]
+    batch_norm: bool
+    num_classes: int = 1000
+    dropout: float = 0.5
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm: str = 'batch'
+
+    @property
+    def flattens(self):
+        """Dense layer after a flattened map -> the map's (C, H, W)."""
+        return {'classifier.0': (_WIDTHS[-1], 7, 7)}
+
+    @nn.compact
+    def __call__(self, images, train=False, features=False):
+        layers = Layers(self.dtype, self.param_dtype, self.norm)
+        convs = tuple(Conv(width, pool=2 if i == depth - 1 else 0)
+                      for width, depth in zip(_WIDTHS, self.depths, strict=True) for i in range(depth))
+        x, maps = Features(convs, layers, batch_norm=self.batch_norm, name='features')(images, train)
+        x = adaptive_mean_pool(x, 7).reshape(x.shape[0], -1)
+        logits = Classifier(self.num_classes, self.dropout, layers, dropout_first=False, name='classifier')(x, train)
+        return (logits, maps) if features else logits
+
+
+_DEPTHS = {'vgg11': (1, 1, 2, 2, 2), 'vgg13': (2, 2, 2, 2, 2), 'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
+MODELS = {
+    **{name: partial(VGG, depths=depths, batch_norm=False) for name, depths in _DEPTHS.items()},
+    **{f'{name}_bn': partial(VGG, depths=depths, batch_norm=True) for name, depths in _DEPTHS.items()},
+}

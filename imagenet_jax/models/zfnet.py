@@ -1,0 +1,123 @@
+"""ZFNet (arXiv 1311.2901): AlexNet with a smaller and denser first convolution.
+
+As in pytorchcv's, LRN comes before the pool, where the paper normalises contrast after it, and windows of a pool that
+are only partly inside count too.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.models.layers import FLOAT32, Layers, adaptive_mean_pool, local_response_norm, max_pool
+
+# Of each stage: its units' (features, kernel, stride, padding). A max-pool ends each stage.
+_STAGES = (
+    ((96, 7, 2, 1),),
+    ((256, 5, 2, 0),),
+    ((384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1)),
+)
+
+
+class Unit(nn.Module):
+    """Convolution with a bias, or with a BatchNorm instead, and ReLU."""
+    shape: tuple[int, int, int, int]
+    batch_norm: bool
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        conv, norm, act = self.layers(train)
+        features, kernel, stride, padding = self.shape
+        x = conv(features, kernel, stride, padding=padding, use_bias=not self.batch_norm, name='conv')(x)
+        return act(norm('bn')(x) if self.batch_norm else x)
+
+
+class Stage(nn.Module):
+    """Units, an LRN after each where `lrn`, and a max-pool."""
+    units: tuple[tuple[int, int, int, int], ...]
+    lrn: bool
+    batch_norm: bool
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        for i, unit in enumerate(self.units):
+            x = Unit(unit, self.batch_norm, self.layers, name=f'unit{i + 1}')(x, train)
+            if self.lrn:
+                x = local_response_norm(x, k=2.0, n=5, alpha=2e-5, beta=0.75)
+        return max_pool(x, 3, 2, 0, ceil=True)
+
+
+class Features(nn.Module):
+    """The three stages; also answers the map after each."""
+    batch_norm: bool
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        maps = {}
+        for i, units in enumerate(_STAGES):
+            lrn = i < 2 and not self.batch_norm
+            stage = Stage(units, lrn, self.batch_norm, self.layers, name=f'stage{i + 1}')
+            maps[f'features.{stage.name}'] = x = stage(x, train)
+        return x, maps
+
+
+class Hidden(nn.Module):
+    """Dense layer of 4096, ReLU, dropout."""
+    dropout: float
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.relu(self.layers.dense(4096, name='fc')(x))
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+class Output(nn.Module):
+    """Two hidden layers and the classifier, in float32."""
+    num_classes: int
+    dropout: float
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, train):
+        for name in ('fc1', 'fc2'):
+            x = Hidden(self.dropout, self.layers, name=name)(x, train)
+        if self.num_classes:
+            x = self.layers.dense(self.num_classes, name='fc3')(x)
+        return x.astype(jnp.float32)
+
+
+class ZFNet(nn.Module):
+    """Three stages, means over 6x6 windows (at 224 pixels there is nothing to average), three dense layers.
+
+    Attributes:
+      batch_norm: a BatchNorm after each convolution, and neither bias nor LRN.
+      num_classes: 0 answers the 4096 features of the second hidden layer.
+      dropout: after each hidden dense layer.
+      dtype, param_dtype, norm: see `layers.Layers`.
+    """
+    batch_norm: bool
+    num_classes: int = 1000
+    dropout: float = 0.5
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm: str = 'batch'
+
+    @property
+    def flattens(self):
+        """Dense layer after a flattened map -> the map's (C, H, W)."""
+        return {'output.fc1.fc': (_STAGES[-1][-1][0], 6, 6)}
+
+    @nn.compact
+    def __call__(self, images, train=False, features=False):
+        layers = Layers(self.dtype, self.param_dtype, self.norm)
+        x, maps = Features(self.batch_norm, layers, name='features')(images, train)
+        x = adaptive_mean_pool(x, 6).reshape(x.shape[0], -1)
+        logits = Output(self.num_classes, self.dropout, layers, name='output')(x, train)
+        return (logits, maps) if features else logits
+
+
+MODELS = {'zfnet': partial(ZFNet, batch_norm=False), 'zfnet_bn': partial(ZFNet, batch_norm=True)}

@@ -1,0 +1,301 @@
+"""PyTorch's state_dict <-> Flax variables, and the files that hold one.
+
+A module's path is its PyTorch path, so that one rule moves the weights of every model:
+
+    Flax                          PyTorch
+    kernel (..., inputs, outputs) weight (outputs, inputs, ...), of dense layers and of convolutions of any groups
+    scale                         weight
+    mean, var                     running_mean, running_var, and num_batches_tracked, which Flax does not have
+    any other name                the same
+
+A model tells its exceptions by two attributes, either of which it may lack:
+
+    flattens  {PyTorch's path of a dense layer: (C, H, W)}, where a flattened convolution feeds it: PyTorch orders its
+              inputs C, H, W, and we H, W, C
+    renames   {our path, of a module or an array: PyTorch's}
+"""
+
+import hashlib
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagenet_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+_COUNTER = 'num_batches_tracked'
+# Where training scripts keep the state_dict, and what DataParallel and torch.compile put before each name.
+_WRAPPERS = ('state_dict', 'model', 'model_state', 'net')
+_PREFIX = re.compile(r'^(?:module\.|_orig_mod\.)+')
+# Shapes depend on the image's size where a convolution is flattened: ImageNet's and CIFAR's.
+_IMAGE_SIZES = (224, 32)
+
+TORCH_SUFFIXES = ('.pth', '.pt', '.th', '.bin', '.tar')
+SUFFIXES = ('.safetensors', *TORCH_SUFFIXES)
+_HUB_FILES = ('model.safetensors', '*.safetensors', 'pytorch_model.bin')
+
+
+class _Array(NamedTuple):
+    """One array of a model: its Flax path from the collection on, its Flax shape, and (C, H, W) where flattened."""
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    flattened: tuple[int, int, int] | None
+
+    @property
+    def torch_shape(self) -> tuple[int, ...]:
+        return (*self.shape[:-3:-1], *self.shape[:-2]) if self.path[-1] == 'kernel' else self.shape
+
+    def from_torch(self, value: np.ndarray) -> np.ndarray:
+        if self.flattened:
+            value = value.reshape(-1, *self.flattened).transpose(0, 2, 3, 1).reshape(value.shape)
+        if self.path[-1] == 'kernel':
+            value = np.moveaxis(value, (1, 0), (-2, -1))
+        return value.copy(order='C')
+
+    def to_torch(self, value: np.ndarray) -> np.ndarray:
+        if self.path[-1] == 'kernel':
+            value = np.moveaxis(value, (-2, -1), (1, 0))
+        if self.flattened:
+            c, h, w = self.flattened
+            value = value.reshape(-1, h, w, c).transpose(0, 3, 1, 2).reshape(value.shape)
+        return value.copy(order='C')
+
+
+def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, dict]:
+    """Variables of `model` with the weights of a PyTorch state_dict.
+
+    Args:
+      model: from `models.create`.
+      state_dict: arrays or tensors by name. It may lie inside a training script's checkpoint, and its names may carry
+        the prefixes of DataParallel and torch.compile.
+
+    Returns:
+      {'params', 'batch_stats'}, float32 numpy arrays.
+
+    Raises:
+      UserError: names every array that is missing, unexpected or of another shape.
+    """
+    found, expected = _unwrap(state_dict), _arrays(model)
+    counters = _counters(expected)
+    _refuse_misfit(f'the state_dict does not fit {type(model).__name__}',
+                   {name: np.shape(value) for name, value in found.items() if name not in counters},
+                   {name: array.torch_shape for name, array in expected.items()})
+    flat = {array.path: array.from_torch(_float32(found[name])) for name, array in expected.items()}
+    return {'params': {}, 'batch_stats': {}, **flax.traverse_util.unflatten_dict(flat)}
+
+
+def to_torch(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse of `from_torch`: float32 arrays by PyTorch name, and an int64 zero for each count of batches.
+
+    Raises:
+      UserError: names every variable that is missing, unexpected or of another shape.
+    """
+    expected = _arrays(model)
+    found = flax.traverse_util.flatten_dict({name: variables.get(name, {}) for name in ('params', 'batch_stats')})
+    _refuse_misfit(f'the variables do not fit {type(model).__name__}',
+                   {'/'.join(path): np.shape(value) for path, value in found.items()},
+                   {'/'.join(array.path): array.shape for array in expected.values()})
+    state_dict = {name: array.to_torch(_float32(found[array.path])) for name, array in expected.items()}
+    return state_dict | {name: np.zeros((), np.int64) for name in _counters(expected)}
+
+
+def _arrays(model: nn.Module) -> dict[str, _Array]:
+    """Every array of the model by its PyTorch name; shapes by tracing alone."""
+    renames, flattens = getattr(model, 'renames', {}), getattr(model, 'flattens', {})
+    flattened = {f'{name}.weight': shape for name, shape in flattens.items()}
+    for size in _IMAGE_SIZES:
+        variables = jax.eval_shape(
+            lambda size=size: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+        shapes = {path: leaf.shape for path, leaf in flax.traverse_util.flatten_dict(variables).items()}
+        names = [_torch_name(path[1:], renames) for path in shapes]
+        arrays = {name: _Array(path, shape, flattened.get(name))
+                  for name, (path, shape) in zip(names, shapes.items(), strict=True)}
+        if len(arrays) < len(shapes):
+            raise ValueError(f'{type(model).__name__} gives two arrays one PyTorch name')
+        if all(a.flattened is None or math.prod(a.flattened) == a.shape[0] for a in arrays.values()):
+            return arrays
+    raise ValueError(f'{type(model).__name__}.flattens={flattens} holds for no image size of {_IMAGE_SIZES}')
+
+
+def _torch_name(path: tuple[str, ...], renames: Mapping[str, str]) -> str:
+    parts = [*path[:-1], _LEAVES.get(path[-1], path[-1])]
+    for end in range(len(path), 0, -1):
+        theirs = renames.get('.'.join(path[:end]))
+        if theirs is not None:
+            return '.'.join([theirs, *parts[end:]])
+    return '.'.join(parts)
+
+
+def _counters(names) -> list[str]:
+    return [f'{name.removesuffix("running_mean")}{_COUNTER}' for name in names if name.endswith('.running_mean')]
+
+
+def _unwrap(state_dict) -> dict[str, Any]:
+    while isinstance(state_dict, Mapping):
+        inner = [state_dict[name] for name in _WRAPPERS if isinstance(state_dict.get(name), Mapping)]
+        if not inner:
+            break
+        state_dict = inner[0]
+    else:
+        raise UserError(f'a state_dict is a dict of arrays by name; this is of type {type(state_dict).__name__}')
+    found = {_PREFIX.sub('', str(name)): value for name, value in state_dict.items()}
+    if len(found) < len(state_dict):
+        raise UserError('the state_dict has names that differ only in a prefix "module." or "_orig_mod."')
+    return found
+
+
+def _float32(value) -> np.ndarray:
+    if hasattr(value, 'detach'):  # a torch tensor; numpy does not know all of its dtypes
+        value = value.detach().cpu().float().numpy()
+    return np.asarray(value).astype(np.float32)
+
+
+def _refuse_misfit(message: str, found: dict[str, tuple], expected: dict[str, tuple]) -> None:
+    lines = [f'  missing: {name} {expected[name]}' for name in sorted(expected.keys() - found.keys())]
+    lines += [f'  unexpected: {name} {tuple(found[name])}' for name in sorted(found.keys() - expected.keys())]
+    lines += [f'  {name}: has shape {tuple(found[name])}, the model {expected[name]}'
+              for name in sorted(expected.keys() & found.keys()) if tuple(found[name]) != expected[name]]
+    if lines:
+        raise UserError('\n'.join([f'{message}:', *lines]))
+
+
+# --- files
+
+
+def find(source: str) -> tuple[Path, dict[str, str]]:
+    """The file that `source` names, and where it is from, for a record: its SHA-256, and the revision if it has one.
+
+    Args:
+      source: a file, a folder that holds one (such as a snapshot of a model hub's repository), or
+        hf:OWNER/NAME[@REVISION][/FILE], which huggingface_hub downloads or finds in its cache.
+
+    Raises:
+      UserError: there is no such file, or no choosing between several.
+    """
+    origin = {'source': source}
+    if source.startswith('hf:'):
+        path, origin['revision'] = _from_hub(source)
+    else:
+        path = Path(source)
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.is_file():
+        raise UserError(f'{source}: no such file')
+    with path.open('rb') as file:
+        origin['sha256'] = hashlib.file_digest(file, 'sha256').hexdigest()
+    log.info('%s: %s', path, ', '.join(f'{key} {value}' for key, value in origin.items() if key != 'source'))
+    return path, origin
+
+
+def _in_folder(folder: Path) -> Path:
+    for pattern in _HUB_FILES:
+        paths = sorted(folder.glob(pattern))
+        if len(paths) > 1:
+            raise UserError(f'{folder} holds several: {", ".join(p.name for p in paths)}; name one')
+        if paths:
+            return paths[0]
+    raise UserError(f'{folder} holds none of {", ".join(_HUB_FILES)}')
+
+
+def _from_hub(source: str) -> tuple[Path, str]:
+    """The file or its folder in the hub's local cache, and the commit that it is of."""
+    parsed = re.fullmatch(r'hf:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?', source)
+    if not parsed:
+        raise UserError(f'{source}: must be hf:OWNER/NAME[@REVISION][/FILE]')
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(f"{source} needs huggingface_hub: pip install 'imagenet_jax[hub]'") from error
+    name, revision, file = parsed.groups()
+    try:
+        for pattern in [file] if file else _HUB_FILES:
+            folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=[pattern]))
+            if any(folder.glob(pattern)):
+                break
+    except Exception as error:  # no network, no such repository, no permission, ...: each of another type
+        raise UserError(f'{source}: {type(error).__name__}: {_first_line(error)}') from error
+    return folder / (file or ''), folder.name  # a snapshot's folder is named by its commit
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """The state_dict of a file, as it is: arrays of .safetensors, half precision as float32, or torch's tensors.
+
+    Raises:
+      UserError: the file is of no known kind or damaged, or PyTorch is needed to read it.
+    """
+    path = Path(path)
+    load = _read_safetensors if _suffix(path) == '.safetensors' else _read_torch
+    try:
+        return load(path)
+    except UserError:
+        raise
+    except Exception as error:  # damage shows as SafetensorError, UnpicklingError, EOFError, RuntimeError, ...
+        raise UserError(f'{path} cannot be read: {type(error).__name__}: {_first_line(error)}') from error
+
+
+def write(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Writes a state_dict as .safetensors or, for any other of `SUFFIXES`, as torch.save does; whole or not at all.
+
+    Raises:
+      UserError: an unknown suffix, or PyTorch is needed to write it.
+    """
+    path = Path(path)
+    save = _write_safetensors if _suffix(path) == '.safetensors' else _write_torch
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.tmp')
+    try:
+        save(partial, state_dict)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_safetensors(path):
+    from safetensors.numpy import load_file
+    return {name: value.astype(np.float32) if value.dtype.itemsize == 2 and value.dtype.kind in 'fV' else value
+            for name, value in load_file(path).items()}
+
+
+def _write_safetensors(path, state_dict):
+    from safetensors.numpy import save_file
+    save_file(dict(state_dict), path, metadata={'format': 'pt'})
+
+
+def _read_torch(path):
+    # Weights alone: anything else in a pickle would be code to run.
+    return _torch(path).load(path, map_location='cpu', weights_only=True)
+
+
+def _write_torch(path, state_dict):
+    torch = _torch(path)
+    torch.save({name: torch.from_numpy(value) for name, value in state_dict.items()}, path)
+
+
+def _torch(path):
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"{path} needs PyTorch: pip install 'imagenet_jax[torch]', or use .safetensors") from error
+    return torch
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in SUFFIXES:
+        raise UserError(f'{path}: weights files end in {", ".join(SUFFIXES)}')
+    return path.suffix
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [''])[0][:300]

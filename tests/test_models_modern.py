@@ -1,0 +1,206 @@
+"""RegNet, ResNeSt, MobileNets, GhostNet and the octave ResNet: sizes, answers, options, and their layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_models import count, initial_scales, multiply_adds, operations, shapes, traced
+
+from imagenet_jax import models
+from imagenet_jax.errors import UserError
+from imagenet_jax.models import mobilenet_v3, octresnet, regnet
+from imagenet_jax.models.layers import Layers, divisible, halve
+
+# Parameters for 1000 classes, and millions of multiply-adds at 224 pixels.
+SIZES = {
+    'regnetx_040': (22_118_248, 3964), 'regnety_040': (20_646_656, 3973), 'regnety_064': (30_583_252, 6355),
+    'resnest50': (27_464_008, 4091), 'resnest50d': (27_483_240, 5371), 'oct_resnet50': (25_557_032, 3521),
+    'mobilenet_v1': (4_231_976, 569), 'mobilenet_v2': (3_504_872, 301), 'mobilenet_v3_large': (5_483_032, 217),
+    'mobilenet_v3_small': (2_542_856, 57), 'ghostnet_100': (5_182_508, 141), 'ghostnet_130': (7_358_820, 227)}
+STAGES = {
+    'regnetx_002': ('s1', 's2', 's3', 's4'), 'regnety_002': ('s1', 's2', 's3', 's4'),
+    'resnest50': ('layer1', 'layer2', 'layer3', 'layer4'), 'resnest50d': ('layer1', 'layer2', 'layer3', 'layer4'),
+    'oct_resnet50': ('layer1.high', 'layer1.low', 'layer2.high', 'layer2.low', 'layer3.high', 'layer3.low', 'layer4'),
+    'mobilenet_v1': tuple(f'blocks.{i}' for i in range(5)),
+    'mobilenet_v2': tuple(f'features.{i}' for i in (1, 3, 6, 13, 17, 18)),
+    'mobilenet_v3_large': tuple(f'features.{i}' for i in (1, 3, 6, 12, 15, 16)),
+    'mobilenet_v3_small': tuple(f'features.{i}' for i in (1, 3, 8, 11, 12)),
+    'ghostnet_100': tuple(f'blocks.{i}' for i in range(10))}
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize(('name', 'parameters', 'millions'), [(name, *sizes) for name, sizes in SIZES.items()])
+def test_size(name, parameters, millions):
+    assert count(shapes(models.create(name), 64)[0]) == parameters
+    assert round(multiply_adds(traced(name, 224)) / 1e6) == millions
+
+
+@pytest.mark.parametrize(('name', 'depths', 'widths', 'groups'), [
+    ('regnetx_040', (2, 5, 14, 2), (80, 240, 560, 1360), (40,) * 4),
+    ('regnety_040', (2, 6, 12, 2), (128, 192, 512, 1088), (64,) * 4),
+    ('regnety_064', (2, 7, 14, 2), (144, 288, 576, 1296), (72,) * 4),
+    ('regnetx_002', (1, 1, 4, 7), (24, 56, 152, 368), (8,) * 4),
+    ('regnetx_080', (2, 5, 15, 1), (80, 240, 720, 1920), (80, 120, 120, 120)),  # no group wider than its stage
+    ('regnetx_320', (2, 7, 13, 1), (336, 672, 1344, 2520), (168,) * 4),
+    ('regnety_320', (2, 5, 12, 1), (232, 696, 1392, 3712), (232,) * 4)])
+def test_regnet_stages_are_the_papers(name, depths, widths, groups):
+    model = models.create(name)
+    sizes = regnet.stage_sizes(model.depth, model.w0, model.wa, model.wm, model.group_width)
+    assert sizes == list(zip(depths, widths, groups, strict=True))
+
+
+def test_every_regnet_has_four_stages_of_whole_groups():
+    names = [name for name in models.names() if name.startswith('regnet')]
+    assert len(names) == 24
+    for name in names:
+        model = models.create(name)
+        sizes = regnet.stage_sizes(model.depth, model.w0, model.wa, model.wm, model.group_width)
+        assert len(sizes) == 4 and sum(depth for depth, _, _ in sizes) == model.depth
+        assert all(width % group == 0 for _, width, group in sizes)
+
+
+# Parameters that the authors name: in millions, for widths of their tables.
+@pytest.mark.parametrize(('name', 'width', 'millions'), [
+    ('mobilenet_v1', 0.75, 2.6), ('mobilenet_v1', 0.5, 1.3), ('mobilenet_v1', 0.25, 0.5), ('mobilenet_v2', 1.4, 6.1)])
+def test_width(name, width, millions):
+    parameters = count(shapes(models.create(name, width=width), 64)[0])
+    assert parameters / 1e6 == pytest.approx(millions, abs=0.051)
+
+
+def test_divisible():
+    assert [divisible(w) for w in (3, 8, 11, 12, 19, 45, 100)] == [8, 8, 16, 16, 24, 48, 104]
+    assert divisible(16 * 1.3, 4) == 20
+
+
+# --- what every model answers
+
+
+@pytest.mark.parametrize('name', STAGES)
+def test_answers(name):
+    model = models.create(name, num_classes=7, dtype='bfloat16')
+    variables, (logits, maps) = shapes(model, 75, features=True)
+    assert set(maps) == set(STAGES[name])
+    assert {m.dtype for m in maps.values()} == {jnp.dtype('bfloat16')}
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+    without, pooled = shapes(models.create(name, num_classes=0, dtype='bfloat16'), 75)
+    assert pooled.dtype == jnp.float32
+    assert count(variables) - count(without) == 7 * pooled.shape[1] + 7
+
+
+@pytest.mark.parametrize('name', STAGES)
+def test_trains(name):
+    """A training step's call: every parameter has a gradient, every norm new statistics."""
+    model = models.create(name, num_classes=3)
+    images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+    def loss(params, stats, images):
+        logits, updated = model.apply({'params': params, 'batch_stats': stats}, images, train=True,
+                                      mutable=['batch_stats'], rngs={'dropout': jax.random.key(1)})
+        return logits.sum(), updated['batch_stats']
+
+    gradients, stats = jax.eval_shape(jax.grad(loss, has_aux=True), variables['params'], variables['batch_stats'],
+                                      images)
+    assert gradients == variables['params'] and stats == variables['batch_stats']
+
+
+@pytest.mark.parametrize('name', ['mobilenet_v2', 'mobilenet_v3_small', 'ghostnet_100'])
+def test_dropout(name):
+    def rates(train, **options):
+        model = models.create(name, **options)
+        images = jnp.zeros((2, 32, 32, 3))
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        call = jax.make_jaxpr(lambda v: model.apply(v, images, train=train, mutable=['batch_stats'],
+                                                    rngs={'dropout': jax.random.key(1)}))
+        return str(call(variables)).count('random_bits')
+
+    assert rates(train=True) == 1
+    assert rates(train=False) == rates(train=True, dropout=0.0) == 0
+    assert models.create(name).dropout == 0.2
+
+
+@pytest.mark.parametrize(('name', 'branches'), [('mobilenet_v2', 10), ('mobilenet_v3_small', 6), ('regnety_002', 13)])
+def test_zero_gamma_is_for_branches_that_are_added(name, branches):
+    scales = initial_scales(models.create(name, zero_gamma=True, num_classes=1))
+    assert list(scales.values()).count(0.0) == branches
+
+
+@pytest.mark.parametrize(('name', 'options', 'message'), [
+    ('mobilenet_v2', {'dropout': 1.0}, r'model\.dropout=1\.0 must be in \[0, 1\)'),
+    ('mobilenet_v2', {'dropout': -0.1}, r'model\.dropout=-0\.1 must be in'),
+    ('oct_resnet50', {'alpha': 1.0}, r'model\.alpha=1\.0 must be in'),
+    ('mobilenet_v1', {'width': 0.0}, r'model\.width=0\.0 must be above 0'),
+    ('mobilenet_v3_large', {'width': 0.5}, r"option of model mobilenet_v3_large: 'width'")])
+def test_refused(name, options, message):
+    with pytest.raises(UserError, match=message):
+        models.create(name, **options)
+
+
+def test_mobilenet_v3_norms():
+    model = mobilenet_v3.MobileNetV3(rows=((3, 16, 16, False, False, 1),), hidden=1, num_classes=0)
+    images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), images)
+    call = jax.jit(lambda v: model.apply(v, images, train=True, mutable=['batch_stats']))
+    kernel = variables['params']['features']['0']['0']['kernel']
+    conv, _, _ = Layers()(train=True)
+    x = conv(16, 3, 2, name='conv').apply({'params': {'kernel': kernel}}, images)
+    mean = call(variables)[1]['batch_stats']['features']['0']['1']['mean']
+    np.testing.assert_allclose(mean, 0.01 * x.mean((0, 1, 2)), rtol=1e-3, atol=1e-6)
+
+
+# --- octave convolution, which has no reference
+
+
+def test_octave_convolution_is_the_papers_equation():
+    conv = octresnet.OctaveConv(8, 1, 0.25, Layers())
+    high, low = jax.random.normal(jax.random.key(0), (1, 4, 6, 5)), jax.random.normal(jax.random.key(1), (1, 2, 3, 3))
+    (y_high, y_low), variables = conv.init_with_output(jax.random.key(2), (high, low), False)
+    w = {name: leaf['kernel'][0, 0] for name, leaf in variables['params'].items()}
+    up = np.kron(np.asarray(low)[0].transpose(2, 0, 1), np.ones((2, 2))).transpose(1, 2, 0)
+    down = np.asarray(high)[0].reshape(2, 2, 3, 2, 5).mean((1, 3))
+    assert (y_high.shape[-1], y_low.shape[-1]) == (6, 2)
+    np.testing.assert_allclose(y_high[0], high[0] @ w['h2h'] + up @ w['l2h'], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y_low[0], low[0] @ w['l2l'] + down @ w['h2l'], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('alpha', [0.125, 0.25, 0.5])
+def test_octave_convolution_is_cheaper_not_smaller(alpha):
+    """It saves three quarters of what has an end at low resolution (the paper's table 1: 82, 67 and 44% are left)."""
+    conv = octresnet.OctaveConv(64, 3, alpha, Layers())
+    low = int(64 * alpha)
+    pair = jnp.zeros((1, 8, 8, 64 - low)), jnp.zeros((1, 4, 4, low))
+    variables = jax.eval_shape(lambda: conv.init(jax.random.key(0), pair, False))
+    assert count(variables) == 9 * 64 * 64
+    cost = multiply_adds(operations(jax.make_jaxpr(lambda v: conv.apply(v, pair, False))(variables).jaxpr))
+    assert cost / (64 * 9 * 64 * 64) == pytest.approx(1 - 3 / 4 * alpha * (2 - alpha))
+
+
+@pytest.mark.parametrize('alpha', [0.0, 0.5])
+def test_octave_resnet_has_resnets_parameters(alpha):
+    assert count(shapes(models.create('oct_resnet50', alpha=alpha), 64)[0]) == 25_557_032
+
+
+def test_octave_stages():
+    _, (_, maps) = shapes(models.create('oct_resnet50'), 75, features=True)
+    sizes = {stage: m.shape[1:] for stage, m in maps.items()}
+    assert sizes == {'layer1.high': (19, 19, 224), 'layer1.low': (10, 10, 32), 'layer2.high': (10, 10, 448),
+                     'layer2.low': (5, 5, 64), 'layer3.high': (5, 5, 896), 'layer3.low': (3, 3, 128),
+                     'layer4': (3, 3, 2048)}
+
+
+def test_halve():
+    x = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    np.testing.assert_allclose(halve(x)[0, ..., 0], [[3, 5, 6.5], [10.5, 12.5, 14]])
+
+
+# --- ResNeSt
+
+
+def test_resnest50_has_the_plain_stem_and_strides():
+    strided = [(e.invars[1].aval.shape[0], e.params['feature_group_count']) for e in traced('resnest50', 64)
+               if e.primitive.name == 'conv_general_dilated' and e.params['window_strides'] == (2, 2)]
+    assert sorted(strided) == [(1, 1)] * 3 + [(3, 2)] * 3 + [(7, 1)]
+    assert not any(e.primitive.name == 'reduce_window_sum' for e in traced('resnest50', 64))
