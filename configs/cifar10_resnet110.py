@@ -2,7 +2,7 @@
 
 python main.py --config configs/cifar10_resnet110.py --workdir runs/cifar10_resnet110 --config.data.path=DIR
 
-Published (arXiv 1512.03385, table 6), with the paper's steps instead of a cosine: 6.43% test error; not reproduced here.
+Published (arXiv 1512.03385, table 6), with the paper's steps instead of a cosine: 6.43% error; not reproduced here.
 """
 
 from configs import cifar10_resnet20

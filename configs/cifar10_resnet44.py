@@ -2,7 +2,7 @@
 
 python main.py --config configs/cifar10_resnet44.py --workdir runs/cifar10_resnet44 --config.data.path=DIR
 
-Published (arXiv 1512.03385, table 6), with the paper's steps instead of a cosine: 7.17% test error; not reproduced here.
+Published (arXiv 1512.03385, table 6), with the paper's steps instead of a cosine: 7.17% error; not reproduced here.
 """
 
 from configs import cifar10_resnet20
