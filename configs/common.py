@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
     data.processes = 0                      # worker processes that decode; 0: threads of this process
     data.threads = 0                        # where there are no worker processes; 0: one a core
     data.on_error = 'skip'                  # an unreadable sample: 'skip' (count, name, replace) or 'raise'
-    data.max_bad_fraction = 0.01            # of the split that may be unreadable
+    data.max_bad_fraction = 0.1             # of the split that may be unreadable
 
     config.augment = augment = ConfigDict()  # training images on the host -> augment.host.TrainTransform
     augment.size = 224                      # side in pixels

@@ -256,7 +256,7 @@ class BadSamples:
       max_bad_fraction: of the source's samples that may be unreadable.
     """
 
-    def __init__(self, source: Source, on_error: str = 'skip', max_bad_fraction: float = 0.01):
+    def __init__(self, source: Source, on_error: str = 'skip', max_bad_fraction: float = 0.1):
         if on_error not in ('skip', 'raise'):
             raise unknown('data.on_error', on_error, ('skip', 'raise'))
         self._source, self._raise = source, on_error == 'raise'
