@@ -1,6 +1,7 @@
 """python -m imagenet_jax COMMAND"""
 
 import importlib
+import os
 import sys
 
 _COMMANDS = {
@@ -18,7 +19,11 @@ def main() -> None:
         print('\n'.join(['usage: python -m imagenet_jax COMMAND [--help]', '', *lines]))
         sys.exit(0 if name in ('-h', '--help') else f'error: no command {name!r}')
     sys.argv = [f'{sys.argv[0]} {name}', *sys.argv[2:]]
-    importlib.import_module(f'imagenet_jax.commands.{name}').main()
+    try:
+        importlib.import_module(f'imagenet_jax.commands.{name}').main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader such as head has seen enough; nothing is left to flush at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == '__main__':
