@@ -7,16 +7,11 @@ On a laptop, whole but small: add --config.data.format=synthetic --config.data.n
 --config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73 --config.epochs=1.
 """
 
-from configs import common
+from configs import vgg11
 
 
 def get_config():
-    """The recipe."""
-    config = common.get_config()
+    """vgg11's recipe with another model."""
+    config = vgg11.get_config()
     config.model.name = 'vgg19_bn'
-    config.epochs, config.batch_size = 70, 128
-    config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4
-    config.optimizer.nesterov = False
-    config.schedule.name, config.schedule.warmup_epochs = 'multistep', 0
-    config.schedule.milestones, config.schedule.factor = (10, 20, 30, 40, 50, 60), 0.5
     return config
