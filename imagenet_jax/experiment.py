@@ -78,6 +78,14 @@ def open_data(num_classes: int, size: int, *, format: str, path: str, train_spli
     return Data(train, test, input_pipeline.Workers(processes, threads), bad_samples)
 
 
+def open_input(options: Options, num_classes: int) -> tuple[Data, host.TrainTransform, host.EvalTransform]:
+    """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
+    augment = apply(host.TrainTransform, options.augment, 'config.augment')
+    view = apply(host.EvalTransform, options.eval, 'config.eval')
+    data = apply(open_data, options.data, 'config.data', num_classes=num_classes, size=augment.size)
+    return data, augment, view
+
+
 class Experiment:
     """What a config describes.
 
@@ -96,10 +104,7 @@ class Experiment:
         self.model = apply(models.create, options.model, 'config.model')
         if self.model.num_classes < 1:
             raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
-        self._augment = apply(host.TrainTransform, options.augment, 'config.augment')
-        self._view = apply(host.EvalTransform, options.eval, 'config.eval')
-        self.data = apply(open_data, options.data, 'config.data', num_classes=self.model.num_classes,
-                          size=self._augment.size)
+        self.data, self._augment, self._view = open_input(options, self.model.num_classes)
         self._check_numbers()
         self.steps_per_epoch = len(self.data.train) / options.batch_size
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
