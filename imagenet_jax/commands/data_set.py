@@ -21,7 +21,7 @@ def parser(name: str, usage: str) -> argparse.ArgumentParser:
     made.add_argument('--path', metavar='DIR', default='', help='root of the data set, as config.data.path')
     made.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                       help="one of the layout's own options, as config.data.KEY; may be given again")
-    made.add_argument('--workers', metavar='N', type=count, default=0, help='threads that decode; 0: one a core')
+    made.add_argument('--workers', metavar='N', type=count, default=0, help='that decode at once; 0: one a core')
     return made
 
 

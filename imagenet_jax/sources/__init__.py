@@ -4,6 +4,7 @@ import numpy as np
 
 from imagenet_jax import options as option_lib
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
 from imagenet_jax.sources.digits import Digits
 from imagenet_jax.sources.folder import Folder
@@ -11,7 +12,7 @@ from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
 
-_SOURCES = {'folder': Folder, 'parquet': Parquet, 'tfds': Tfds, 'digits': Digits, 'synthetic': Synthetic}
+_SOURCES = {'folder': Folder, 'parquet': Parquet, 'array_record': ArrayRecord, 'tfds': Tfds, 'digits': Digits, 'synthetic': Synthetic}
 
 
 def names() -> list[str]:
