@@ -5,8 +5,8 @@
     OUT/train-00003-of-00016.array_record
     OUT/train.json                        the manifest; the folder above goes when it stands
 
-A shard takes its name when all of it is on the disk, and is made the same, byte for byte, whoever makes it: after a kill
-the same command goes on, and several hosts may share the shards.
+A shard takes its name when all of it is on the disk, and is made the same, byte for byte, whoever makes it: after a
+kill the same command goes on, and several hosts may share the shards.
 """
 
 import concurrent.futures

@@ -32,10 +32,12 @@ def main() -> None:
                         help='of the JPEGs that shrunk images become, default %(default)s')
     parser.add_argument('--raw', metavar='N', type=data_set.count, default=0,
                         help='store pixels: the centre square of N x N, of images shrunk to N on the shorter side')
-    parser.add_argument('--shards', metavar='N', type=data_set.count, default=0, help='default: by the number of images')
+    parser.add_argument('--shards', metavar='N', type=data_set.count, default=0,
+                        help='default: by the number of images')
     parser.add_argument('--shard-index', metavar='I', type=data_set.count, default=0, help='this host, from 0')
     parser.add_argument('--shard-count', metavar='N', type=data_set.count, default=1, help='hosts that share the work')
-    parser.add_argument('--on-error', metavar='HOW', default='skip', help='an unreadable image: skip (default) or raise')
+    parser.add_argument('--on-error', metavar='HOW', default='skip',
+                        help='an unreadable image: skip (default) or raise')
     parser.add_argument('--max-bad-fraction', metavar='F', type=float, default=0.1,
                         help='of the images that may be unreadable, default %(default)s')
     arguments = parser.parse_args()
@@ -56,6 +58,6 @@ def _convert(arguments) -> None:
     if manifest is None:
         print(f'the shards of this part are done; others of split {plan.name!r} are still missing in {plan.output}')
         return
-    print(f'{manifest["examples"]:,} images, {len(manifest["skipped"]):,} left out, in {len(manifest["shards"])} shards '
-          f'of {sum(shard["bytes"] for shard in manifest["shards"]) / 1e6:,.1f} MB: --config.data.format=array_record '
+    print(f'{manifest["examples"]:,} images, {len(manifest["skipped"]):,} left out, in {len(manifest["shards"])} '
+          f'shards of {sum(shard["bytes"] for shard in manifest["shards"]) / 1e6:,.1f} MB: --config.data.format=array_record '
           f'--config.data.path={plan.output}, split {plan.name}')

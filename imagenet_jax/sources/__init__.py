@@ -8,11 +8,13 @@ from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
 from imagenet_jax.sources.digits import Digits
 from imagenet_jax.sources.folder import Folder
+from imagenet_jax.sources.ilsvrc2012 import Ilsvrc2012
 from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
 
-_SOURCES = {'folder': Folder, 'parquet': Parquet, 'array_record': ArrayRecord, 'tfds': Tfds, 'digits': Digits, 'synthetic': Synthetic}
+_SOURCES = {'folder': Folder, 'parquet': Parquet, 'array_record': ArrayRecord, 'ilsvrc2012': Ilsvrc2012, 'tfds': Tfds,
+            'digits': Digits, 'synthetic': Synthetic}
 
 
 def names() -> list[str]:

@@ -5,9 +5,9 @@
     root/train.index.npz                        labels and keys of all of them
     root/train.json                             the manifest: classes, options, checksums; written last
 
-A record is the length of a header, 4 bytes little-endian, the header, and the image. The header is msgpack of [place in
-the shard, key, label or list of labels, shape]; the image is as encoded, or where shape is not null uint8 pixels of that
-shape. ArrayRecord's own hashes notice damaged bytes.
+A record is the length of a header, 4 bytes little-endian, the header, and the image. The header is msgpack of [place
+in the shard, key, label or list of labels, shape]; the image is as encoded, or where shape is not null uint8 pixels of
+that shape. ArrayRecord's own hashes notice damaged bytes.
 """
 
 import hashlib
@@ -106,7 +106,8 @@ def unpack(record: bytes) -> tuple[int, str, int | list[float], bytes | np.ndarr
     """What `pack` was given; pixels are a view of the record."""
     at = _LENGTH.size + _LENGTH.unpack_from(record)[0]
     place, key, label, shape = msgpack.unpackb(record[_LENGTH.size:at], unicode_errors='surrogateescape')
-    return place, key, label, record[at:] if shape is None else np.frombuffer(record, np.uint8, offset=at).reshape(shape)
+    image = record[at:] if shape is None else np.frombuffer(record, np.uint8, offset=at).reshape(shape)
+    return place, key, label, image
 
 
 def read_manifest(root: Path, split: str) -> dict:

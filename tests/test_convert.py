@@ -1,0 +1,358 @@
+"""The packed format: what is written, that damage is noticed, and that a conversion is safe to interrupt."""
+
+import filecmp
+import json
+import logging
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from fixtures_images import class_tree, encode, flip_bit, image_folder, jpeg, png_claiming, scene, with_pillow
+from runs import ROOT, environment
+
+from imagenet_jax import input_pipeline, sources
+from imagenet_jax.augment.host import EvalTransform, TrainTransform
+from imagenet_jax.convert import Encoding, Plan, convert
+from imagenet_jax.errors import UserError
+from imagenet_jax.sources import array_record
+
+ROWS = 40
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+    """A folder of class folders, 40 images."""
+    return class_tree(tmp_path_factory.mktemp('tree'), ROWS)
+
+
+@pytest.fixture(scope='module')
+def packed(tree, tmp_path_factory):
+    """The same, packed into four shards."""
+    output = tmp_path_factory.mktemp('packed')
+    convert(plan(tree, output, shards=4), workers=2)
+    return output
+
+
+def plan(tree, output, split='train', **options):
+    return Plan(sources.create('folder', str(tree), split), {'format': 'folder', 'path': str(tree), 'split': split},
+                output, split, **options)
+
+
+def reopened(output, split='train'):
+    return sources.create('array_record', str(output), split)
+
+
+def files(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+# --- what comes back
+
+
+def test_the_same_images_keys_labels_and_names_come_back(tree, packed):
+    before, after = sources.create('folder', str(tree), 'train'), reopened(packed)
+    assert after.class_names == before.class_names
+    assert after.labels.dtype == before.labels.dtype and after.labels.tolist() == before.labels.tolist()
+    for i in (*range(ROWS), 7, 0):
+        assert after[i] == before[i]
+    assert {p.name for p in packed.iterdir()} == {
+        'train.json', 'train.index.npz', *(f'train-{n:05d}-of-00004.array_record' for n in range(4))}
+
+
+def test_it_travels_to_workers(packed):
+    source = reopened(packed)
+    image = source.image(3)
+    assert pickle.loads(pickle.dumps(source)).image(3) == image
+
+
+@pytest.mark.parametrize('how', [{'threads': 1}, {'threads': 3}, {'processes': 2}])
+def test_training_gets_the_same_bytes_from_either_layout(tree, packed, how):
+    workers = input_pipeline.Workers(**how)
+    batches = [input_pipeline.train_batches(source, TrainTransform(8), 16, seed=3, start_step=2, workers=workers)
+               for source in (sources.create('folder', str(tree), 'train'), reopened(packed))]
+    for _ in range(4):
+        ours, theirs = map(next, batches)
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+    for stream in batches:
+        stream.close()
+
+
+class Both(sources.Source):
+    """Pixels of several classes, under names that are not UTF-8."""
+    labels = np.array([[0, 1], [1, np.nan]], np.float32)
+    class_names = ('a', 'b')
+
+    def image(self, index):
+        return scene(5, 7, index)
+
+    def key(self, index):
+        return f'\udcff{index}'
+
+
+def test_multi_label_and_pixels(tmp_path):
+    convert(Plan(Both(), {}, tmp_path, 'train'), workers=1)
+    source = sources.ArrayRecord(str(tmp_path), 'train')
+    np.testing.assert_array_equal(source.labels, Both.labels)
+    np.testing.assert_array_equal(source.image(1), scene(5, 7, 1))
+    assert source.key(1) == '\udcff1'
+
+
+# --- what is stored
+
+
+def stored(tmp_path, data, **options):
+    """What a source gives for one image after conversion with these options."""
+    tree = image_folder(tmp_path / 'tree', {'train/a/0.JPEG': data})
+    convert(plan(tree, tmp_path / 'out', encoding=Encoding(**options)), workers=1)
+    return reopened(tmp_path / 'out').image(0)
+
+
+@pytest.mark.parametrize(('options', 'shape'), [
+    ({'resize_shorter': 20}, (20, 30)), ({'max_side': 45}, (30, 45)),
+    ({'resize_shorter': 40, 'max_side': 30}, (20, 30))])
+def test_larger_images_are_shrunk(tmp_path, options, shape):
+    image = stored(tmp_path, encode(scene(60, 90)), quality=95, **options)
+    pixels = with_pillow(image)
+    assert pixels.shape[:2] == shape
+    expected = EvalTransform(min(shape), min(shape))(encode(scene(60, 90)))
+    centre = EvalTransform(min(shape), min(shape))(image)
+    assert np.abs(expected.astype(int) - centre).mean() < 6  # of JPEG; another filter or crop gives tens
+
+
+def test_quality(tmp_path):
+    sizes = [len(stored(tmp_path / str(q), encode(scene(60, 90)), resize_shorter=40, quality=q)) for q in (30, 90)]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+@pytest.mark.parametrize('options', [{'resize_shorter': 60}, {'max_side': 90}, {'resize_shorter': 99}])
+def test_images_that_are_small_enough_keep_their_bytes(tmp_path, options):
+    assert stored(tmp_path, encode(scene(60, 90)), **options) == encode(scene(60, 90))
+
+
+def test_raw_is_the_centre_square_as_evaluation_crops_it(tmp_path):
+    pixels = stored(tmp_path, encode(scene(60, 90)), raw=24)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, EvalTransform(24, 24)(encode(scene(60, 90))))
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'resize_shorter': -1}, 'must not be negative'), ({'quality': 0}, 'quality must be in'),
+    ({'raw': 8, 'resize_shorter': 8}, '--raw goes without')])
+def test_wrong_encodings(options, message):
+    with pytest.raises(UserError, match=message):
+        Encoding(**options)
+
+
+# --- unreadable images
+
+
+def test_unreadable_images_are_named_and_left_out(tmp_path, caplog):
+    tree = class_tree(tmp_path / 'tree', 24)
+    broken = {'train/ant/003.JPEG': jpeg()[:-9], 'train/bee/004.JPEG': b'',
+              'train/cat/005.JPEG': png_claiming(60000, 60000)}
+    image_folder(tree, broken)
+    with caplog.at_level(logging.WARNING, 'imagenet_jax'):
+        manifest = convert(plan(tree, tmp_path / 'out', shards=3, max_bad_fraction=0.2), workers=2)
+    assert [entry['key'] for entry in manifest['skipped']] == ['ant/003.JPEG', 'bee/004.JPEG', 'cat/005.JPEG']
+    assert 'Premature end' in manifest['skipped'][0]['reason'] and 'bee/004.JPEG' in caplog.text
+    source = reopened(tmp_path / 'out')
+    assert len(source) == manifest['examples'] == 21
+    before = sources.create('folder', str(tree), 'train')
+    kept = [i for i in range(24) if before.key(i) not in {entry['key'] for entry in manifest['skipped']}]
+    for i, j in enumerate(kept):
+        assert source[i] == before[j]
+
+
+def test_too_many_unreadable_images_stop_it(tmp_path):
+    tree = image_folder(class_tree(tmp_path / 'tree', 20), {f'train/ant/x{i}.JPEG': b'' for i in range(5)})
+    with pytest.raises(UserError, match=r'of 25 images cannot be read, more than --max-bad-fraction .*ant/x0.JPEG'):
+        convert(plan(tree, tmp_path / 'out', shards=1), workers=1)
+    with pytest.raises(UserError, match=r'ant/x0.JPEG cannot be read: 0 bytes of no known image format'):
+        convert(plan(tree, tmp_path / 'other', shards=1, on_error='raise'), workers=1)
+    assert not (tmp_path / 'out' / 'train.json').exists()
+
+
+# --- damage
+
+
+def test_a_changed_byte_is_never_read_as_an_image(packed, tmp_path):
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    shard = tmp_path / 'train-00001-of-00004.array_record'
+    good, source = shard.read_bytes(), reopened(packed)
+    expected = [source.image(i) for i in range(ROWS)]
+    content = [i for i in range(len(good)) if good[i]]
+    noticed = 0
+    for at in content[::max(1, len(content) // 60)]:
+        shard.write_bytes(flip_bit(good, at))
+        damaged = reopened(tmp_path)
+        for i in range(10, 20):
+            try:
+                assert damaged.image(i) == expected[i]
+            except OSError as error:
+                assert shard.name in str(error)
+                noticed += 1
+        assert damaged.image(3) == expected[3]
+    assert noticed > 30
+
+
+def damage(name, change):
+    def do(folder):
+        path = folder / name
+        path.write_bytes(change(path.read_bytes()))
+    return do
+
+
+SHARD = 'train-00002-of-00004.array_record'
+
+
+@pytest.mark.parametrize(('do', 'message'), [
+    (damage(SHARD, lambda data: data[:-1]), f'{SHARD} has .* bytes, and the manifest says'),
+    (lambda folder: (folder / SHARD).unlink(), f'{SHARD} is missing'),
+    (damage('train.index.npz', lambda data: flip_bit(data, 200)), 'train.index.npz is damaged'),
+    (lambda folder: (folder / 'train.index.npz').unlink(), 'train.index.npz is missing'),
+    (lambda folder: (folder / 'train.json').unlink(), 'is not finished: there is no train.json yet'),
+    (damage('train.json', lambda data: data[:100]), 'train.json is no manifest'),
+    (damage('train.json', lambda data: b'{}'), 'train.json is no manifest'),
+    (damage('train.json', lambda data: data.replace(b'"version": 1', b'"version": 2')), 'is of version 2'),
+    (lambda folder: [p.unlink() for p in folder.iterdir()], 'splits in .*: none')])
+def test_what_is_wrong_is_said_at_once(packed, tmp_path, do, message):
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    do(tmp_path)
+    with pytest.raises(UserError, match=message):
+        reopened(tmp_path)
+
+
+def test_a_shard_of_another_conversion_is_noticed(tree, packed, tmp_path):
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    shutil.copy(packed / 'train-00001-of-00004.array_record', tmp_path / SHARD)
+    with pytest.raises((UserError, OSError), match='another conversion|the manifest says'):
+        reopened(tmp_path).image(20)
+
+
+# --- interrupted, shared, refused
+
+
+def command(tree, output, *arguments, **kwargs):
+    line = [sys.executable, '-m', 'imagenet_jax', 'convert', '--format', 'folder', '--path', str(tree), '--split',
+            'train', '--output', str(output), *arguments]
+    return subprocess.Popen(line, cwd=ROOT, env=environment(), text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def slow_tree(tmp_path_factory):
+    """Images that take a while."""
+    data = encode(scene(700, 900))
+    return image_folder(tmp_path_factory.mktemp('slow'), {f'train/a/{i:03d}.JPEG': data for i in range(96)})
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT])
+def test_a_conversion_goes_on_where_it_was(slow_tree, tmp_path, number):
+    arguments = '--shards', '12', '--raw', '200', '--workers', '2'
+    interrupted, whole = tmp_path / 'interrupted', tmp_path / 'whole'
+    process = command(slow_tree, interrupted, *arguments, start_new_session=True)
+    while not (done := sorted(interrupted.glob('.train.convert/0*.json'))):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    shard = interrupted / f'train-{done[0].stem}-of-00012.array_record'
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while subprocess.run(['pgrep', '-g', str(process.pid)], capture_output=True).stdout:  # no worker outlives it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not (interrupted / 'train.json').exists()
+    with pytest.raises(UserError, match='is not finished'):
+        reopened(interrupted)
+    kept = shard.stat().st_mtime_ns
+    for output in (interrupted, whole):
+        process = command(slow_tree, output, *arguments)
+        assert '96 images, 0 left out, in 12 shards' in process.communicate(timeout=300)[0]
+    assert shard.stat().st_mtime_ns == kept
+    assert files(interrupted) == files(whole)
+
+
+def test_hosts_share_the_shards(tree, packed, tmp_path):
+    assert convert(plan(tree, tmp_path, shards=4), workers=1, part=(1, 2)) is None
+    assert len(list(tmp_path.glob('*.array_record'))) == 2
+    manifest = convert(plan(tree, tmp_path, shards=4), workers=1, part=(0, 2))
+    assert manifest['examples'] == ROWS and not any(p.is_dir() for p in tmp_path.iterdir())
+    assert filecmp.cmpfiles(packed, tmp_path, [p.name for p in packed.iterdir()], shallow=False)[0] == [
+        *(p.name for p in packed.iterdir())]
+
+
+def test_a_finished_one_is_left_alone_and_another_refused(tree, packed):
+    before = files(packed)
+    assert convert(plan(tree, packed, shards=4), workers=1)['examples'] == ROWS
+    with pytest.raises(UserError, match='made of something else or in another way(?s:.)*encoding: .*raw'):
+        convert(plan(tree, packed, shards=4, encoding=Encoding(raw=8)))
+    with pytest.raises(UserError, match='shards: 4, now 5'):
+        convert(plan(tree, packed, shards=5))
+    assert files(packed) == before
+
+
+def test_an_unfinished_one_with_other_options_is_refused(tree, tmp_path):
+    convert(plan(tree, tmp_path, shards=4), workers=1, part=(0, 2))
+    with pytest.raises(UserError, match='encoding'):
+        convert(plan(tree, tmp_path, shards=4, encoding=Encoding(resize_shorter=8)))
+    shutil.rmtree(tmp_path / '.train.convert')
+    with pytest.raises(UserError, match='is in the way'):
+        convert(plan(tree, tmp_path, shards=4))
+
+
+def limit_file_size():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+
+def test_a_full_disk_leaves_no_shard_that_is_not_whole(slow_tree, tmp_path):
+    process = command(slow_tree, tmp_path / 'out', '--shards', '4', '--workers', '1', preexec_fn=limit_file_size)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 1 and 'Traceback' not in output
+    assert 'error: cannot write to' in output and 'File too large' in output and 'GB are free' in output
+    assert not list((tmp_path / 'out').glob('*.array_record')) and not (tmp_path / 'out' / 'train.json').exists()
+    process = command(slow_tree, tmp_path / 'out', '--shards', '4', '--workers', '1')
+    assert '96 images, 0 left out' in process.communicate(timeout=300)[0]
+
+
+def test_a_worker_that_dies_is_noticed(slow_tree, tmp_path):
+    process = command(slow_tree, tmp_path / 'out', '--shards', '12', '--raw', '200', '--workers', '2')
+    while not list((tmp_path / 'out').glob('*.array_record')):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    workers = subprocess.run(['pgrep', '-P', str(process.pid), '-f', 'spawn_main'], text=True, capture_output=True)
+    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1 and 'error: a worker process has died' in output
+
+
+def test_wrong_names_and_parts(tree, tmp_path):
+    with pytest.raises(UserError, match=r"--name 'a/b' must be of letters"):
+        Plan(sources.create('folder', str(tree), 'train'), {}, tmp_path, 'a/b')
+    process = command(tree, tmp_path, '--shard-index', '2', '--shard-count', '2')
+    assert 'error: --shard-index 2 must be in 0..1' in process.communicate()[0] and process.returncode == 1
+
+
+def test_records_are_what_the_docstring_says():
+    record = array_record.pack(3, 'a/b.png', 7, b'abc')
+    assert record[4 + int.from_bytes(record[:4], 'little'):] == b'abc'
+    assert array_record.unpack(record) == (3, 'a/b.png', 7, b'abc')
+
+
+def test_the_manifest_has_what_is_needed_to_check_it(packed):
+    manifest = json.loads((packed / 'train.json').read_text())
+    for shard in manifest['shards']:
+        assert array_record.sha256(packed / shard['file']) == shard['sha256']
+    assert manifest['class_names'] == ['ant', 'bee', 'cat'] and manifest['made_of']['source']['format'] == 'folder'

@@ -1,0 +1,123 @@
+"""The official ImageNet archives: small ones of the same shape."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.io
+from fixtures_images import image_folder, jpeg
+
+from imagenet_jax import sources
+from imagenet_jax.errors import UserError
+
+# ILSVRC numbers are in another order than wnids.
+WNIDS = {1: 'n03', 2: 'n01', 3: 'n02'}
+TRUTH = [2, 2, 3, 1, 3]
+
+
+def tar(files: dict[str, bytes], mode='w') -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def meta(wnids) -> bytes:
+    """meta.mat as the devkit has it: a struct array, inner nodes of the hierarchy after the classes."""
+    fields = [('ILSVRC2012_ID', 'O'), ('WNID', 'O'), ('words', 'O'), ('gloss', 'O'), ('num_children', 'O'),
+              ('children', 'O'), ('wordnet_height', 'O'), ('num_train_images', 'O')]
+    rows = [(float(number), wnid, wnid, '', 0.0, np.array([]), 0.0, 3.0) for number, wnid in wnids.items()]
+    rows.append((4.0, 'n00', 'everything', '', 3.0, np.array([1.0, 2.0, 3.0]), 1.0, 0.0))
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {'synsets': np.array(rows, fields).reshape(-1, 1)})
+    return buffer.getvalue()
+
+
+def images(wnid):
+    return {f'{wnid}_{i}.JPEG': jpeg(i + 10 * int(wnid[1:])) for i in (10, 2, 33)}
+
+
+@pytest.fixture
+def root(tmp_path):
+    truth = ''.join(f'{number}\n' for number in TRUTH).encode()
+    kit = 'ILSVRC2012_devkit_t12'
+    return image_folder(tmp_path, {
+        'ILSVRC2012_img_train.tar': tar({f'{wnid}.tar': tar(images(wnid)) for wnid in WNIDS.values()}),
+        'ILSVRC2012_img_val.tar': tar({f'ILSVRC2012_val_{i + 1:08d}.JPEG': jpeg(i) for i in (3, 0, 4, 2, 1)}),
+        f'{kit}.tar.gz': tar({f'{kit}/readme.txt': b'', f'{kit}/data/meta.mat': meta(WNIDS),
+                              f'{kit}/data/ILSVRC2012_validation_ground_truth.txt': truth}, 'w:gz')})
+
+
+def create(root, split='train'):
+    return sources.create('ilsvrc2012', str(root), split, 3)
+
+
+def test_training_images_are_those_of_class_folders(root, tmp_path):
+    unpacked = image_folder(tmp_path / 'unpacked', {f'train/{wnid}/{name}': data for wnid in WNIDS.values()
+                                                    for name, data in images(wnid).items()})
+    packed, folder = create(root), sources.create('folder', str(unpacked), 'train', 3)
+    assert packed.class_names == folder.class_names == ('n01', 'n02', 'n03')
+    assert len(packed) == len(folder) == 9
+    for i in range(9):
+        assert packed[i] == folder[i]
+
+
+def test_validation_labels_are_in_the_order_of_wnids(root):
+    source = create(root, 'val')
+    assert [source.key(i) for i in range(5)] == [f'ILSVRC2012_val_{i + 1:08d}.JPEG' for i in range(5)]
+    assert [source.class_names[label] for label in source.labels] == [WNIDS[number] for number in TRUTH]
+    assert [source.image(i) for i in range(5)] == [jpeg(i) for i in range(5)]
+
+
+def change(path, do):
+    path.write_bytes(do(path.read_bytes()))
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('keep', [0.1, 0.5, 0.7])
+def test_a_download_that_is_not_whole_is_refused(root, split, keep):
+    change(root / f'ILSVRC2012_img_{split}.tar', lambda data: data[:int(len(data.rstrip(b'\0')) * keep)])
+    with pytest.raises(UserError, match=f'ILSVRC2012_img_{split}.tar (is damaged or not whole|lacks)'):
+        create(root, split)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('number', [1, 2])
+def test_a_damaged_header_is_no_end(root, split, number):
+    path = root / f'ILSVRC2012_img_{split}.tar'
+    with tarfile.open(path) as archive:
+        at = archive.getmembers()[number].offset
+    change(path, lambda data: data[:at] + b'?' * 200 + data[at + 200:])
+    with pytest.raises(UserError, match='is damaged or not whole'):
+        create(root, split)
+
+
+@pytest.mark.parametrize(('file', 'data', 'message'), [
+    ('ILSVRC2012_img_train.tar', tar({'n07.tar': b''}), 'holds n07.tar, which is no class of the devkit'),
+    ('ILSVRC2012_img_train.tar', tar({'n01.tar': tar(images('n01'))}), 'lacks 2 classes of the devkit, the first n02'),
+    ('ILSVRC2012_devkit_t12.tar.gz', b'\x1f\x8b half', 'cannot be read as the ILSVRC2012 devkit'),
+    ('ILSVRC2012_devkit_t12.tar.gz', tar({'x': b''}, 'w:gz'), 'cannot be read as the ILSVRC2012 devkit')])
+def test_wrong_archives_are_refused(root, file, data, message):
+    (root / file).write_bytes(data)
+    with pytest.raises(UserError, match=message):
+        create(root)
+
+
+def test_missing_files_are_named(root):
+    with pytest.raises(UserError, match='has the splits train and val'):
+        create(root, 'test')
+    (root / 'ILSVRC2012_devkit_t12.tar.gz').unlink()
+    with pytest.raises(UserError, match=r'no file .*devkit_t12.tar.gz; in .*: ILSVRC2012_img_train.tar'):
+        create(root)
+
+
+def test_it_goes_straight_into_convert(root, tmp_path):
+    from imagenet_jax.convert import Plan, convert
+    manifest = convert(Plan(create(root, 'val'), {'format': 'ilsvrc2012'}, tmp_path / 'out', 'val'), workers=1)
+    packed = sources.create('array_record', str(tmp_path / 'out'), 'val', 3)
+    assert manifest['examples'] == 5 and packed.class_names == ('n01', 'n02', 'n03')
+    assert packed.labels.tolist() == create(root, 'val').labels.tolist()
