@@ -10,14 +10,14 @@ import sys
 
 import numpy as np
 import pytest
-from fixtures_images import class_tree, encode, image_folder, jpeg, parquet_file, png_claiming, scene
 from absl import flags
 from absl.testing import flagsaver
+from fixtures_images import class_tree, encode, image_folder, jpeg, parquet_file, png_claiming, scene
 from PIL import Image
 from runs import ROOT, environment
 
 from configs import digits
-from imagenet_jax import inspection, input_pipeline, preview, sources
+from imagenet_jax import input_pipeline, inspection, preview, sources
 from imagenet_jax.augment.host import EvalTransform, TrainTransform, decode
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.commands import recipe
