@@ -31,8 +31,9 @@ def verify(splits: Mapping[str, Source], workers: int = 0) -> dict:
       workers: threads, 0: one a core.
 
     Returns:
-      'splits': for each its images, bad (key and reason), classes (name -> images), class_size, missing_classes (which
-        another split has), height and width (quantiles, in pixels), kinds (encoding and colours -> images);
+      'splits': for each its images, bad (key and reason), classes (name -> images), class_size, missing_classes (of
+        all splits' classes those without an image here), height and width (quantiles, in pixels), kinds (encoding and
+        colours -> images);
       'duplicates': groups of images with the same stored bytes (or pixels), how many copies are surplus within each
         split, how many groups are in several splits, and how many under several classes. Unreadable ones are left out;
       'same_classes': whether the splits number the same classes alike;
@@ -41,9 +42,9 @@ def verify(splits: Mapping[str, Source], workers: int = 0) -> dict:
     report, places = {}, collections.defaultdict(list)
     for name, source in splits.items():
         report[name] = _look_at_split(name, source, workers, places)
-    every = dict.fromkeys(kind for split in report.values() for kind in split['classes'])
+    every = dict.fromkeys(name for split in report.values() for name in split['classes'])
     for split in report.values():
-        split['missing_classes'] = [kind for kind in every if not split['classes'].get(kind)]
+        split['missing_classes'] = [name for name in every if not split['classes'].get(name)]
     duplicates = _duplicates(splits, [group for group in places.values() if len(group) > 1])
     same = len({source.class_names for source in splits.values()}) == 1
     clean = same and not duplicates['across_splits'] and not any(split['bad'] for split in report.values())

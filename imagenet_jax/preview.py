@@ -64,6 +64,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def _write(draw, place: tuple[int, int], text: str, font: ImageFont.FreeTypeFont, color, width: int) -> None:
     """One line of text, its middle left out where it would not fit: keys differ at their ends."""
+    text = text.encode('utf-8', 'replace').decode()  # names of files need not be text
     shown, kept = text, len(text)
     while kept and font.getlength(shown) > width:
         kept -= 1

@@ -1,26 +1,39 @@
 """What verify, stats and preview find in real small data sets, good and broken."""
 
+import io
 import json
+import logging
+import os
 import shlex
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from fixtures_images import class_tree, encode, image_folder, jpeg, parquet_file, png_claiming, scene
 from absl import flags
 from absl.testing import flagsaver
+from fixtures_images import class_tree, encode, image_folder, jpeg, parquet_file, png_claiming, scene
 from PIL import Image
 from runs import ROOT, environment
 
 from configs import digits
-from imagenet_jax import inspection, input_pipeline, preview, sources
+from imagenet_jax import input_pipeline, inspection, preview, sources
 from imagenet_jax.augment.host import EvalTransform, TrainTransform, decode
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.commands import recipe
 from imagenet_jax.commands import stats as stats_command
 from imagenet_jax.commands import verify as verify_command
 from imagenet_jax.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def log():
+    """Commands called in this process set the log up as for a terminal."""
+    ours = logging.getLogger('imagenet_jax')
+    handlers, level, propagate = ours.handlers[:], ours.level, ours.propagate
+    yield
+    ours.handlers[:], ours.propagate = handlers, propagate
+    ours.setLevel(level)
 
 
 def folder(root, split='train'):
@@ -153,6 +166,20 @@ def test_verify_command(damaged, monkeypatch, capsys):
     assert code.startswith('error: cannot write')
 
 
+def test_names_that_are_no_text_are_shown(tmp_path, monkeypatch):
+    """In a terminal's encoding; pytest's own output would take anything."""
+    name = os.fsdecode(b'\xff\xfe.jpg')
+    image_folder(tmp_path, {f'train/ant/{name}': jpeg(), f'train/bee/{name}': b''})
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(out, 'ascii'))
+    monkeypatch.setattr(sys, 'argv', ['verify', '--format', 'folder', '--path', str(tmp_path), '--split', 'train'])
+    with pytest.raises(SystemExit) as caught:
+        verify_command.main()
+    assert caught.value.code == 1 and b'bee/\\udcff\\udcfe.jpg: 0 bytes' in out.getvalue()
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    assert preview.sheet([preview.Pair(pixels, pixels, name, name)], name).width
+
+
 # stats
 
 
@@ -237,14 +264,6 @@ def test_stats_command(tmp_path, monkeypatch, capsys):
     assert called(monkeypatch, capsys, stats_command, *where, '--max-images', '-1')[0] == 2
 
 
-def test_printed_options_fit_a_recipe(tmp_path):
-    """The lines of `stats` are pasted into a shell."""
-    out = ran('stats', '--format', 'digits', '--split', 'train')
-    options = shlex.split(' '.join(line for line in out.splitlines() if line.startswith('--config')))
-    assert len(options) == 2
-    ran('preview', '--config', 'configs/digits.py', *options, '--output', tmp_path / 'picture.png')
-
-
 # preview
 
 
@@ -283,9 +302,12 @@ def test_long_captions_keep_both_ends():
     assert written[1][0].startswith('n01440764/') and written[1][0].endswith('_10026.JPEG') and '…' in written[1][0]
 
 
-def test_preview_shows_what_a_step_trains_on(tmp_path):
+def test_preview_shows_what_a_step_trains_on(tmp_path, monkeypatch, capsys):
+    _, out = called(monkeypatch, capsys, stats_command, '--format', 'digits', '--split', 'train')
+    pasted = shlex.split(' '.join(line for line in out.splitlines() if line.startswith('--config')))
+    assert len(pasted) == 2
     ran('preview', '--config', 'configs/digits.py', '--output', tmp_path / 'new' / 'seen.png', '--count', 70,
-        '--step=3', '--config.augment.flip=True')
+        '--step=3', '--config.augment.flip=True', *pasted)
     source = sources.create('digits', '', 'train')
     transform = TrainTransform(16, crop='pad', pad=2, flip=True)
     pairs, step = [], 3

@@ -13,6 +13,7 @@ from fixtures_images import encode, flip_bit, jpeg, scene
 from runs import ROOT, environment
 
 from imagenet_jax import sources
+from imagenet_jax.augment.host import decode
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.tfds import Tfds
 
@@ -293,7 +294,6 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
 Tiny(data_dir={str(tmp_path)!r}, file_format='array_record').download_and_prepare()
 """)
     subprocess.run([sys.executable, str(script)], env=environment(), capture_output=True, check=True)
-    from imagenet_jax.augment.host import decode
     source = create(tmp_path)
     pixels = [int(decode(source.image(i)).max()) for i in range(9)]  # TFDS shuffles what it writes
     assert sorted(pixels) == list(range(9)) and source.labels.tolist() == [value % 3 for value in pixels]

@@ -8,6 +8,7 @@ from pathlib import Path
 from absl import logging as absl_logging
 
 from imagenet_jax import sources
+from imagenet_jax.commands import log_to_stderr
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import key_value
 
@@ -39,7 +40,9 @@ def count(text: str) -> int:
 
 def run(command: Callable[[], int | None]) -> None:
     """Leaves with the command's exit code; after an error, explained in one line, with 1, after Ctrl-C with 130."""
+    log_to_stderr()
     absl_logging.set_verbosity(absl_logging.ERROR)  # TFDS narrates
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be text
     try:
         code = command()
     except UserError as error:

@@ -46,13 +46,14 @@ def main() -> None:
 
 
 def _run(argv: list[str]) -> None:
-    recipe.log_to_stderr()
     # An accelerator may be busy, and its memory is not ours to take.
     jax.config.update('jax_platforms', 'cpu')
     try:
         _preview(recipe.config(argv))
     except UserError as error:
         sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _preview(config) -> None:

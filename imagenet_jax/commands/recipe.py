@@ -1,7 +1,6 @@
 """--config and its options, for every command that takes a recipe."""
 
 import importlib.util
-import logging
 import os
 import re
 import shlex
@@ -15,6 +14,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_jax import record
+from imagenet_jax.commands import log_to_stderr
 from imagenet_jax.errors import UserError, unknown
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
@@ -22,7 +22,14 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_con
 
 def run(command: Callable[[list[str]], None], usage: str) -> None:
     """Runs a command once its flags are parsed; --help prints `usage` and the recipe's options."""
-    app.run(command, flags_parser=partial(_parse, usage))
+    app.run(partial(_run, command), flags_parser=partial(_parse, usage))
+
+
+def _run(command, argv: list[str]) -> None:
+    if not flags.FLAGS['verbosity'].present:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax narrates every save
+    log_to_stderr(clock=True)
+    command(argv)
 
 
 def config(argv: list[str]) -> ConfigDict:
@@ -84,15 +91,3 @@ def _help(usage: str, recipe: ConfigDict | None) -> None:
         print('Options of this recipe (configs/common.py says what each means):\n')
         print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
     sys.exit(0)
-
-
-def log_to_stderr() -> None:
-    """Our own log lines, with the time; other packages' warnings."""
-    if not flags.FLAGS['verbosity'].present:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax narrates every save
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-    ours = logging.getLogger('imagenet_jax')
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False

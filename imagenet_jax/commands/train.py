@@ -36,7 +36,6 @@ def _run(argv: list[str]) -> None:
     if _VERSION.value:
         print(f'imagenet_jax {imagenet_jax.__version__}')
         return
-    recipe.log_to_stderr()
     try:
         config = recipe.config(argv)
         if not _WORKDIR.value and not config.dry_run:

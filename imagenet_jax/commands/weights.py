@@ -6,7 +6,6 @@
 """
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from absl import logging as absl_logging
 
 from imagenet_jax import models, record, runtime, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
+from imagenet_jax.commands import log_to_stderr
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import apply, key_value
 
@@ -37,7 +37,8 @@ _EXPORT = """Writes the weights of a run, or of an imported folder, as torchvisi
 def main() -> None:
     """The whole command, on sys.argv."""
     arguments = _parser().parse_args()
-    _log_to_stderr()
+    log_to_stderr()
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax narrates
     # Nothing is computed here; an accelerator may be busy, and its memory is not ours to take.
     jax.config.update('jax_platforms', 'cpu')
     try:
@@ -90,11 +91,3 @@ def _export(arguments) -> None:
     state_dict = weights.to_torch(models.create(**config), variables)
     weights.write(arguments.output, state_dict)
     print(f'{len(state_dict)} arrays of {arguments.checkpoint} are in {arguments.output}')
-
-
-def _log_to_stderr() -> None:
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax narrates
-    ours = logging.getLogger('imagenet_jax')
-    ours.addHandler(logging.StreamHandler())
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
