@@ -31,11 +31,13 @@ def get_config() -> ConfigDict:
     config.freeze = ()                      # patterns of parameters that stay as they are, such as ('conv1/*', 'bn1/*')
 
     config.data = data = ConfigDict()       # -> sources.create and input_pipeline
-    data.format = 'folder'                  # folder, parquet, tfds, digits or synthetic
+    data.format = 'folder'                  # one of sources.names(); docs/data.md shows each
     data.path = 'data/imagenet'             # root of the data set
     data.train_split = 'train'
     data.eval_split = 'val'
     data.dataset = placeholder(str)         # tfds: name[/config][:version]
+    data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
+    data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label)
     data.num_examples = placeholder(int)    # synthetic: images in each split
     data.processes = 0                      # worker processes that decode; 0: threads of this process
     data.threads = 0                        # where there are no worker processes; 0: one a core

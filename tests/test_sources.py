@@ -1,5 +1,6 @@
 """Layouts on disk: what is read from good ones, and what bad ones get."""
 
+import itertools
 import logging
 import os
 import pickle
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fixtures_images import class_tree, encode, flip_bit, image_folder, jpeg, parquet_file, scene
+from fixtures_layouts import LAYOUTS, text
 
 from imagenet_jax import sources
 from imagenet_jax.augment.host import DecodeError, decode
@@ -37,26 +39,44 @@ def refused(*words, format='folder', path='', **kwargs):
 
 def test_unknown_format_suggests_the_nearest():
     refused('data.format', "'foldr'", 'did you mean folder', format='foldr')
-    assert set(sources.names()) >= {'folder', 'parquet', 'digits', 'synthetic'}
+    assert set(sources.names()) == {*LAYOUTS, 'digits', 'synthetic'}
 
 
-@pytest.mark.parametrize('format,path', [('folder', True), ('parquet', True), ('digits', False), ('synthetic', False)])
-def test_unknown_option_is_refused(tmp_path, format, path):
-    if path:
-        class_tree(tmp_path) if format == 'folder' else parquet_file(tmp_path / 'train-0.parquet', [jpeg()], [0])
-    refused('num_exmples', 'config.data', format=format, path=tmp_path, num_exmples=3)
+@pytest.mark.parametrize('format', [*LAYOUTS, 'digits', 'synthetic'])
+def test_unknown_option_is_refused(tmp_path, format):
+    path = LAYOUTS[format](tmp_path) if format in LAYOUTS else ''
+    refused('num_exmples', 'config.data', format=format, path=path, num_exmples=3)
 
 
-@pytest.mark.parametrize('format', ['folder', 'parquet'])
+EXPECTED = {'folder': '<root>/<split>/<class>/<image>', 'parquet': 'train-*.parquet', 'flat': '_flatten',
+            'list': 'train.txt', 'lmdb': 'train.lmdb', 'cifar': 'cifar-100-python', 'voc': 'ImageSets/Main/train.txt'}
+
+
+@pytest.mark.parametrize('format', LAYOUTS)
 def test_missing_path_is_named_with_what_was_expected(tmp_path, format):
-    refused(tmp_path / 'nowhere', {'folder': '<root>/<split>/<class>/<image>', 'parquet': 'train-*.parquet'}[format],
-            format=format, path=tmp_path / 'nowhere')
+    refused(tmp_path / 'nowhere', EXPECTED[format], format=format, path=tmp_path / 'nowhere')
+    refused('data.path', format=format, path='')
 
 
-def test_path_to_a_file_is_refused(tmp_path):
+@pytest.mark.parametrize('format', LAYOUTS)
+def test_path_to_a_file_is_refused(tmp_path, format):
     (tmp_path / 'file').write_text('')
-    for format in ('folder', 'parquet'):
-        refused(tmp_path / 'file', format=format, path=tmp_path / 'file')
+    refused(tmp_path / 'file', format=format, path=tmp_path / 'file')
+
+
+@pytest.mark.parametrize('format', LAYOUTS)
+def test_every_layout_answers_alike_also_in_a_worker(tmp_path, format):
+    source = create(format, LAYOUTS[format](tmp_path), num_classes=20)
+    data = pickle.dumps(source)
+    again = pickle.loads(data)
+    assert len(source) and source.labels.shape == (len(source),) and source.labels.dtype == np.int32
+    assert len({source.key(i) for i in range(len(source))}) == len(source)
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(again.__getitem__, range(len(source))))
+    for i, row in enumerate(rows):
+        assert (row['label'], row['key']) == (source.labels[i], source.key(i)) and isinstance(row['label'], int)
+        np.testing.assert_array_equal(row['image'], source.image(i))
+    assert len(pickle.dumps(source)) == len(data) < 4000
 
 
 def test_missing_split_lists_those_there(tmp_path):
@@ -91,18 +111,28 @@ def test_stored_labels_out_of_range_are_refused(tmp_path, label):
     refused(tmp_path, label, format='parquet', path=tmp_path)
 
 
-def test_two_formats_in_one_folder_are_refused(tmp_path):
-    class_tree(tmp_path)
-    parquet_file(tmp_path / 'train-0.parquet', [jpeg()], [0])
-    for format in ('folder', 'parquet'):
-        refused(tmp_path, 'two formats', 'folder and parquet', format=format, path=tmp_path)
+COPIES = [name for name in LAYOUTS if name != 'list']
 
 
-def test_wrong_format_suggests_the_right_one(tmp_path):
-    class_tree(tmp_path / 'tree')
-    parquet_file(tmp_path / 'hub' / 'train-0.parquet', [jpeg()], [0])
-    refused(tmp_path / 'tree', 'set data.format=folder', format='parquet', path=tmp_path / 'tree')
-    refused(tmp_path / 'hub', 'set data.format=parquet', format='folder', path=tmp_path / 'hub')
+@pytest.mark.parametrize('format,other', list(itertools.permutations(COPIES, 2)))
+def test_another_format_is_suggested_and_two_are_refused(tmp_path, format, other):
+    LAYOUTS[other](tmp_path)
+    refused(tmp_path, f'set data.format={other}', format=format, path=tmp_path)
+    LAYOUTS[format](tmp_path)
+    refused(tmp_path, 'two formats', format, other, format=format, path=tmp_path)
+
+
+@pytest.mark.parametrize('format', COPIES)
+def test_a_list_may_lie_beside_any_format(tmp_path, format):
+    LAYOUTS[format](tmp_path)
+    alone = len(create(format, tmp_path, num_classes=20))
+    text(tmp_path, train='any.JPEG 0\n')
+    assert len(create(format, tmp_path, num_classes=20)) == alone
+    assert create('list', tmp_path).key(0) == 'any.JPEG'
+
+
+def test_a_list_alone_is_suggested(tmp_path):
+    refused('set data.format=list', format='folder', path=text(tmp_path, train='any.JPEG 0\n'))
 
 
 # Folders.

@@ -6,15 +6,21 @@ from imagenet_jax import options as option_lib
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
+from imagenet_jax.sources.cifar import Cifar
 from imagenet_jax.sources.digits import Digits
+from imagenet_jax.sources.flat import Flat
 from imagenet_jax.sources.folder import Folder
 from imagenet_jax.sources.ilsvrc2012 import Ilsvrc2012
+from imagenet_jax.sources.image_list import ImageList
+from imagenet_jax.sources.lmdb import Lmdb
 from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
+from imagenet_jax.sources.voc import Voc
 
-_SOURCES = {'folder': Folder, 'parquet': Parquet, 'array_record': ArrayRecord, 'ilsvrc2012': Ilsvrc2012, 'tfds': Tfds,
-            'digits': Digits, 'synthetic': Synthetic}
+_SOURCES = {'folder': Folder, 'flat': Flat, 'list': ImageList, 'array_record': ArrayRecord, 'ilsvrc2012': Ilsvrc2012,
+            'parquet': Parquet, 'tfds': Tfds, 'lmdb': Lmdb, 'cifar': Cifar, 'voc': Voc, 'digits': Digits,
+            'synthetic': Synthetic}
 
 
 def names() -> list[str]:
@@ -42,16 +48,32 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
     if _SOURCES[format].on_disk and not path:
         raise UserError(f'data.format={format} needs data.path, the root of the data set')
     present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
-    if format in present and len(present) > 1:
-        raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(present)}; keep one of them there')
+    copies = [name for name in present if not _SOURCES[name].refers]
+    if format in copies and len(copies) > 1:
+        raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(copies)}; keep one of them there')
     if _SOURCES[format].on_disk and format not in present and present:
         raise UserError(f'{path} holds split {split!r} as {present[0]}, not as {format}: set data.format={present[0]}')
     given = {'num_classes': num_classes, 'size': size} if _SOURCES[format] is Synthetic else {}
     source = option_lib.apply(_SOURCES[format], options, 'config.data', path=path, split=split, **given)
     if not len(source):
         raise UserError(f'{path}: split {split!r} is empty')
+    _check_labels(source, path, split, num_classes)
+    return source
+
+
+def _check_labels(source: Source, path: str, split: str, num_classes: int | None):
+    if source.labels.ndim == 2:
+        classes = source.labels.shape[1]
+        if num_classes not in (None, classes):
+            raise UserError(f'{path}, split {split!r}, has {classes} labels an image, not {num_classes}: '
+                            f'set config.model.num_classes={classes}')
+        bad = ~(np.isnan(source.labels) | np.isin(source.labels, (0, 1))).all(axis=1)
+        if bad.any():
+            raise UserError(f'{bad.sum()} images of {path}, split {split!r}, have labels other than 0, 1 and NaN, the '
+                            f'first {source.key(int(bad.argmax()))}')
+        return
     if num_classes is None:
-        num_classes = max(len(source.class_names), int(np.nanmax(source.labels)) + 1)
+        num_classes = max(len(source.class_names), int(source.labels.max()) + 1)
     bad = (source.labels < 0) | (source.labels >= num_classes)
     if bad.any():
         first, classes = int(bad.argmax()), len(source.class_names) or source.labels.max() + 1
@@ -59,4 +81,3 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
             f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first '
             f'{source.labels[first]} at {source.key(first)}; the data has {classes} classes: '
             'set config.model.num_classes')
-    return source

@@ -1,6 +1,9 @@
 """What every layout answers."""
 
 import abc
+import os
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -9,13 +12,16 @@ class Source(abc.ABC):
     """Random access to labelled images. Pickles small, for data workers; threads may read it at once.
 
     Attributes:
-      labels: int32, one an image, read when the source is opened.
+      labels: int32 (N,), one an image, read when the source is opened; multi-label: float32 (N, classes) of 0 and 1,
+        NaN where neither counts.
       class_names: one a class, in label order; empty where the layout has none.
       on_disk: False where no path has to be given.
+      refers: True where the layout only names images, which may lie beside it in another layout.
     """
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
     on_disk = True
+    refers = False
 
     @classmethod
     def is_at(cls, path: str, split: str) -> bool:
@@ -34,4 +40,26 @@ class Source(abc.ABC):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict:
-        return {'image': self.image(index), 'label': int(self.labels[index]), 'key': self.key(index)}
+        label = self.labels[index]
+        return {'image': self.image(index), 'label': label if label.ndim else int(label), 'key': self.key(index)}
+
+
+class Files(Source):
+    """Images that are files below one folder; a path below it is the key.
+
+    Args:
+      root: the folder.
+      files: paths below it.
+      labels: as of every source.
+    """
+
+    def __init__(self, root: Path, files: Sequence[str], labels: np.ndarray):
+        self._root, self.labels = root, labels
+        # Bytes in one array, not a list of str: a million paths pickle to each worker at once.
+        self._files = np.array([os.fsencode(f) for f in files])
+
+    def image(self, index):
+        return (self._root / self.key(index)).read_bytes()
+
+    def key(self, index):
+        return os.fsdecode(self._files[index].item())

@@ -13,49 +13,41 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.sources.base import Source
+from imagenet_jax.sources.base import Files
 
 log = logging.getLogger(__name__)
 
 EXTENSIONS = ('.jpeg', '.jpg', '.png', '.bmp', '.gif', '.ppm', '.tif', '.tiff', '.webp')
 
 
-class Folder(Source):
+class Folder(Files):
     """Class folders sorted by name are labels 0, 1, ...; images at any depth inside them, sorted by path."""
 
     def __init__(self, path: str, split: str):
-        self._root = Path(path).expanduser() / split
-        if not self._root.is_dir():
-            there = sorted(p.name for p in self._root.parent.glob('*') if p.is_dir())[:10]
-            raise UserError(f'no folder {self._root}; expected <root>/<split>/<class>/<image>. '
-                            f'Folders in {self._root.parent}: {", ".join(there) or "none"}')
-        self.class_names = tuple(_folders(self._root))
+        root = Path(path).expanduser() / split
+        if not root.is_dir():
+            there = sorted(p.name for p in root.parent.glob('*') if p.is_dir())[:10]
+            raise UserError(f'no folder {root}; expected <root>/<split>/<class>/<image>. '
+                            f'Folders in {root.parent}: {", ".join(there) or "none"}')
+        self.class_names = tuple(_folders(root))
         if not self.class_names:
-            raise UserError(f'{self._root} holds no class folders; expected <root>/<split>/<class>/<image>')
+            raise UserError(f'{root} holds no class folders; expected <root>/<split>/<class>/<image>')
         files, labels, ignored = [], [], 0
         for label, name in enumerate(self.class_names):
-            found, others = _images(self._root, name)
+            found, others = _images(root, name)
             if not found:
-                raise UserError(f'class folder {self._root / name} holds no image ({", ".join(EXTENSIONS)})')
+                raise UserError(f'class folder {root / name} holds no image ({", ".join(EXTENSIONS)})')
             files += found
             labels += [label] * len(found)
             ignored += others
         if ignored:
-            log.warning('%s: %d files that are not images by their ending are left out', self._root, ignored)
-        # Bytes in one array, not a list of str: a million paths pickle to each worker at once.
-        self._files = np.array([os.fsencode(f) for f in files])
-        self.labels = np.array(labels, np.int32)
+            log.warning('%s: %d files that are not images by their ending are left out', root, ignored)
+        super().__init__(root, files, np.array(labels, np.int32))
 
     @classmethod
     def is_at(cls, path, split):
         root = Path(path).expanduser() / split
         return bool(path) and root.is_dir() and any(_images(root, name)[0] for name in _folders(root)[:3])
-
-    def image(self, index):
-        return (self._root / self.key(index)).read_bytes()
-
-    def key(self, index):
-        return os.fsdecode(self._files[index].item())
 
 
 def _folders(root: Path) -> list[str]:
