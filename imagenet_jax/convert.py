@@ -39,7 +39,6 @@ log = logging.getLogger(__name__)
 
 # One record a group, so that each can be read alone; JPEGs do not compress.
 _WRITER = 'group_size:1,uncompressed'
-_MAX_SHARDS = 256  # each reader keeps them all open
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +109,10 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """Shards in all: about 1250 images each, within reason."""
+        """Shards in all: by default of about 1250 images, but no more than a reader keeps open."""
         images = len(self.source)
-        return min(self.shards or max(-(-images // 1250), min(16, -(-images // 32))), images, _MAX_SHARDS)
+        default = max(-(-images // 1250), min(16, -(-images // 32)))
+        return min(self.shards or min(default, array_record.OPEN_SHARDS), images)
 
     @property
     def folder(self) -> Path:

@@ -66,6 +66,15 @@ def test_the_same_images_keys_labels_and_names_come_back(tree, packed):
         'train.json', 'train.index.npz', *(f'train-{n:05d}-of-00004.array_record' for n in range(4))}
 
 
+def test_more_shards_than_may_be_open(packed, monkeypatch):
+    expected = [reopened(packed).image(i) for i in range(ROWS)]
+    monkeypatch.setattr(array_record, 'OPEN_SHARDS', 2)
+    source = reopened(packed)
+    for i in (0, 39, 20, 10, 0, 30, 21, 39):
+        assert source.image(i) == expected[i]
+        assert len(source._readers) <= 2
+
+
 def test_it_travels_to_workers(packed):
     source = reopened(packed)
     image = source.image(3)

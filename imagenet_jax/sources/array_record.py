@@ -10,6 +10,7 @@ in the shard, key, label or list of labels, shape]; the image is as encoded, or 
 that shape. ArrayRecord's own hashes notice damaged bytes.
 """
 
+import collections
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.sources.base import Source
 
 VERSION = 1
+# Shards that one process keeps open; systems allow a process 1024 files.
+OPEN_SHARDS = 256
 _LENGTH = struct.Struct('<I')
 
 
@@ -59,7 +62,7 @@ class ArrayRecord(Source):
             raise UserError(f'{path} lists {len(self.labels)} images, the shards hold {self._starts[-1]}')
 
     def _open_cache(self):
-        self._readers: dict[int, ArrayRecordReader] = {}
+        self._readers: collections.OrderedDict[int, ArrayRecordReader] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self):
@@ -89,6 +92,9 @@ class ArrayRecord(Source):
                 if reader.num_records() != examples:
                     raise ValueError(f'holds {reader.num_records()} records instead of {examples}')
                 self._readers[shard] = reader
+                if len(self._readers) > OPEN_SHARDS:
+                    self._readers.popitem(last=False)
+            self._readers.move_to_end(shard)
             return self._readers[shard]
 
     def key(self, index):
