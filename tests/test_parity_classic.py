@@ -1,11 +1,19 @@
 """AlexNet, ZFNet, VGG and every ResNet against PyTorch's, by the same random weights."""
 
+import os
 from functools import partial
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from runs import ROOT
 from torch_reference import Case, CifarResNet, check, parametrize, timm_model, torch, torchvision_models
 
-from imagenet_jax import models
+from imagenet_jax import models, sources, weights
+from imagenet_jax.augment.device import Normalize
+from imagenet_jax.augment.host import decode
 
 nn = torch.nn
 
@@ -124,6 +132,30 @@ CASES = (
 @parametrize(CASES)
 def test_parity(case):
     check(case)
+
+
+@pytest.mark.slow
+def test_published_weights_classify_cifar10_as_in_pytorch():
+    """All 10,000 test images, in float32 on both sides: the same classes but where two logits tie."""
+    shared = Path(os.environ.get('IMAGENET_JAX_SHARED', ROOT.parent / 'shared')) / 'data'
+    if not (shared / 'cifar10').exists():
+        pytest.skip(f'no {shared}/cifar10')
+    source = sources.create('parquet', str(shared / 'cifar10'), 'test', 10, 32)
+    images = np.asarray(Normalize()(jnp.asarray(np.stack([decode(source.image(i)) for i in range(len(source))]))))
+    state_dict = weights.read(shared / 'weights' / 'resnet20_cifar10.th')
+    model, reference = models.create('resnet20_cifar'), CifarResNet(3).eval()
+    reference.load_state_dict({n.removeprefix('module.'): v for n, v in state_dict['state_dict'].items()})
+    forward = jax.jit(partial(model.apply, weights.from_torch(model, state_dict)))
+    batches = np.split(images, 20)
+    ours = np.concatenate([forward(batch) for batch in batches])
+    with torch.no_grad():
+        theirs = np.concatenate([reference(torch.from_numpy(batch.transpose(0, 3, 1, 2).copy())).numpy() for batch in batches])
+    best, second = np.sort(theirs)[:, :-3:-1].T
+    differ = ours.argmax(1) != theirs.argmax(1)
+    assert len(source) == 10_000 and (best - second)[differ].max(initial=0) < 1e-4
+    accuracies = [(logits.argmax(1) == source.labels).mean() for logits in (ours, theirs)]
+    print(f'{differ.sum()} differ; accuracy of ours and of PyTorch: {accuracies}')
+    assert min(accuracies) > 0.88
 
 
 def test_option_b_of_an_odd_image():

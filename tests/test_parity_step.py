@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import test_parity_classic
 from torch_reference import CifarResNet, channels_last, randomise, torch
@@ -46,18 +47,21 @@ def our_steps(model, variables, size, images, labels):
     mesh = make_mesh(jax.devices()[:1])
     state = create_state(model, optimizer, mesh, seed=0, image_size=size)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype('float64')}
-    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
-    state = state.replace(**variables)
+    state = state.replace(**jax.tree.map(
+        lambda x, drawn: jax.device_put(x.astype(np.float64), drawn.sharding), variables, state.variables))
     step = make_train_step(model, optimizer, lambda images: images, mesh, label_smoothing=SMOOTHING)
-    params, trace = state.params, jax.tree.map(jnp.zeros_like, state.params)
+    export = partial(weights.to_torch, model)
     for x, y in zip(images, labels, strict=True):
-        before = jax.tree.map(lambda p, t: np.asarray(DECAY * p + MOMENTUM * t), params, trace)
-        state, metrics = step(state, {'image': jnp.asarray(channels_last(x)), 'label': jnp.asarray(y.numpy(), jnp.int32)})
-        params, (trace,) = state.params, [s.trace for s in state.opt_state if hasattr(s, 'trace')]
+        before = jax.tree.map(lambda p, t: DECAY * np.asarray(p) + MOMENTUM * np.asarray(t), state.params, trace(state))
+        state, metrics = step(state, {'image': channels_last(x), 'label': y.numpy().astype(np.int32)})
         # What momentum has gathered, less what was there before, is the gradient.
-        gradients = jax.tree.map(jnp.subtract, trace, before)
-        export = partial(weights.to_torch, model)
+        gradients = jax.tree.map(np.subtract, jax.device_get(trace(state)), before)
         yield metrics['loss'], export({**state.variables, 'params': gradients}), export(state.variables)
+
+
+def trace(state):
+    """What momentum has gathered."""
+    return next(part.trace for part in state.opt_state if isinstance(part, optax.TraceState))
 
 
 @pytest.mark.parametrize(('name', 'size', 'build'), [
