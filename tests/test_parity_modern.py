@@ -1,4 +1,4 @@
-"""RegNet, ResNeSt, MobileNets and GhostNet against PyTorch's, by the same random weights; that no model is forgotten."""
+"""RegNet, ResNeSt, MobileNets and GhostNet against PyTorch's, by the same random weights; no model is forgotten."""
 
 from functools import partial
 

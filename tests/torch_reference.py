@@ -1,7 +1,8 @@
 """Comparing a model with its PyTorch reference: same weights, logits and every named activation, and back."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -56,9 +57,12 @@ class CifarResNet(torch.nn.Module):
     def __init__(self, n, shortcut='A'):
         super().__init__()
         self.conv1, self.bn1 = torch.nn.Conv2d(3, 16, 3, 1, 1, bias=False), torch.nn.BatchNorm2d(16)
-        self.layer1, self.layer2, self.layer3 = (
-            torch.nn.Sequential(*(CifarBlock(inputs if i == 0 else width, width, stride if i == 0 else 1, shortcut)
-                                  for i in range(n))) for inputs, width, stride in ((16, 16, 1), (16, 32, 2), (32, 64, 2)))
+
+        def stage(inputs, width, stride):
+            first = CifarBlock(inputs, width, stride, shortcut)
+            return torch.nn.Sequential(first, *(CifarBlock(width, width, 1, shortcut) for _ in range(n - 1)))
+
+        self.layer1, self.layer2, self.layer3 = stage(16, 16, 1), stage(16, 32, 2), stage(32, 64, 2)
         self.linear = torch.nn.Linear(64, 10)
 
     def forward(self, x):
@@ -83,7 +87,7 @@ class Case(NamedTuple):
     stages: tuple[str, ...]
     slow: bool = False
     contrast: float = 1.0
-    options: dict = {}
+    options: Mapping = MappingProxyType({})
 
 
 def parametrize(cases):
