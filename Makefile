@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-fast test-all test-oldest board clean
+.PHONY: help install demo test test-fast test-all test-oldest references board clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -34,6 +34,11 @@ test-oldest:  ## the tests on the oldest versions that pyproject.toml claims, in
 	.venv-oldest/bin/python -m pip install --quiet --constraint oldest.txt --editable '.[test]'
 	rm oldest.txt
 	JAX_PLATFORMS=cpu .venv-oldest/bin/python -m pytest -m 'not slow'
+
+references: install  ## PyTorch and its model libraries, for the tests that compare with them
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31 pytorchcv==0.0.74
+	$(BIN)/python -m pip install --quiet pyyaml safetensors huggingface_hub
 
 board: install  ## TensorBoard on runs/
 	$(BIN)/tensorboard --logdir runs

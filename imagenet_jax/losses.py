@@ -14,7 +14,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
       smoothing: eps; a target is 1 - eps + eps/K, every other class eps/K.
 
     Returns:
-      (N,) float32, in nats.
+      (N,) in nats, float32 or, of float64 logits, float64.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), smoothing)
-    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)

@@ -173,6 +173,17 @@ def test_local_response_norm():
     assert y.dtype == jnp.float16 and np.isfinite(np.asarray(y, np.float32)).all()
 
 
+@pytest.mark.parametrize(('name', 'alpha', 'count'), [
+    ('alexnet_v1', 1e-4, 2), ('alexnet_v1_cifar', 1e-4, 3), ('zfnet', 2e-5, 2)])
+def test_local_response_norms_of_the_models(monkeypatch, name, alpha, count):
+    model, seen = models.create(name, num_classes=2), []
+    for module in models.alexnet, models.zfnet:
+        monkeypatch.setattr(module, 'local_response_norm', lambda x, **settings: seen.append(settings) or x)
+    images = jnp.zeros((1, side(name), side(name), 3))
+    jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    assert seen == [{'k': 2.0, 'n': 5, 'alpha': alpha, 'beta': 0.75}] * count
+
+
 @pytest.mark.parametrize(('height', 'width', 'size'), [(13, 8, 6), (6, 6, 6), (2, 2, 7), (1, 9, 7), (14, 14, 7)])
 def test_adaptive_mean_pool(height, width, size):
     x = np.asarray(jax.random.normal(jax.random.key(0), (2, height, width, 3)))

@@ -1,5 +1,6 @@
 """RegNet, ResNeSt, MobileNets, GhostNet and the octave ResNet: sizes, answers, options, and their layers."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,6 +150,20 @@ def test_mobilenet_v3_norms():
     x = conv(16, 3, 2, name='conv').apply({'params': {'kernel': kernel}}, images)
     mean = call(variables)[1]['batch_stats']['features']['0']['1']['mean']
     np.testing.assert_allclose(mean, 0.01 * x.mean((0, 1, 2)), rtol=1e-3, atol=1e-6)
+
+
+def test_every_norm_of_mobilenet_v3():
+    seen = set()
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm):
+            seen.add((context.module.momentum, context.module.epsilon))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        model = models.create('mobilenet_v3_small')
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert seen == {(0.99, 1e-3)}
 
 
 # --- octave convolution, which has no reference

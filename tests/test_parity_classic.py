@@ -1,36 +1,44 @@
-"""AlexNet, ZFNet, VGG, ResNet v2, ResNeXt, wide and SE-ResNet against PyTorch's, by the same random weights."""
+"""AlexNet, ZFNet, VGG and every ResNet against PyTorch's, by the same random weights."""
 
+import os
 from functools import partial
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from torch_reference import check, timm_model, torch, torchvision_models
+from runs import ROOT
+from torch_reference import Case, CifarResNet, check, parametrize, timm_model, torch, torchvision_models
 
-from imagenet_jax import models
+from imagenet_jax import models, sources, weights
+from imagenet_jax.augment.device import Normalize
+from imagenet_jax.augment.host import decode
 
 nn = torch.nn
 
 
 class TwoSequentials(nn.Module):
-    """`features`, flattened, then `classifier`."""
+    """`features`, averaged to 6x6, which at 224 pixels they are, and flattened; then `classifier`."""
 
     def __init__(self, features, classifier):
         super().__init__()
         self.features, self.classifier = nn.Sequential(*features), nn.Sequential(*classifier)
 
     def forward(self, x):
-        return self.classifier(self.features(x).flatten(1))
+        return self.classifier(nn.functional.adaptive_avg_pool2d(self.features(x), 6).flatten(1))
 
 
-def alexnet_v1():
+def alexnet_v1(groups=2):
     # The paper's alpha, 1e-4, multiplies a sum; PyTorch's multiplies a mean over 5.
     def lrn():
         return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
     return TwoSequentials(
         [nn.Conv2d(3, 96, 11, 4, 2), nn.ReLU(), lrn(), nn.MaxPool2d(3, 2),
-         nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(), lrn(), nn.MaxPool2d(3, 2),
+         nn.Conv2d(96, 256, 5, 1, 2, groups=groups), nn.ReLU(), lrn(), nn.MaxPool2d(3, 2),
          nn.Conv2d(256, 384, 3, 1, 1), nn.ReLU(),
-         nn.Conv2d(384, 384, 3, 1, 1, groups=2), nn.ReLU(),
-         nn.Conv2d(384, 256, 3, 1, 1, groups=2), nn.ReLU(), nn.MaxPool2d(3, 2)],
+         nn.Conv2d(384, 384, 3, 1, 1, groups=groups), nn.ReLU(),
+         nn.Conv2d(384, 256, 3, 1, 1, groups=groups), nn.ReLU(), nn.MaxPool2d(3, 2)],
         [nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(),
          nn.Linear(4096, 10)])
 
@@ -49,70 +57,107 @@ def alexnet_bn():
         [*dense(9216), *dense(4096), nn.Linear(4096, 10)])
 
 
-def create(name, **options):
-    return models.create(name, num_classes=10, **options)
+def zfnet():
+    return pytest.importorskip('pytorchcv.model_provider').get_model('zfnet', num_classes=10)
 
 
-@pytest.mark.parametrize(('build', 'last'), [(alexnet_v1, 14), (alexnet_bn, 17)])
-def test_alexnet_v1_and_bn(build, last):
-    check(create(build.__name__), build(), 224, ('features.3', 'features.7', f'features.{last}'))
+def torchvision(name):
+    return getattr(torchvision_models(), name)(num_classes=10)
 
 
-@pytest.mark.parametrize('size', [224, 127])
-def test_alexnet(size):
-    reference = torchvision_models().alexnet(num_classes=10)
-    check(create('alexnet'), reference, size, ('features.2', 'features.5', 'features.12'))
+def resnet_v1():
+    """torchvision's ResNet-50 with the paper's strides, in the first 1x1 convolution."""
+    reference = torchvision('resnet50')
+    for stage in (reference.layer2, reference.layer3, reference.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    return reference
 
 
-def test_zfnet():
-    provider = pytest.importorskip('pytorchcv.model_provider')
-    reference = provider.get_model('zfnet', num_classes=10)
-    check(create('zfnet'), reference, 224, ('features.stage1', 'features.stage2', 'features.stage3'))
+def basic_seresnet(name):
+    """Ratio 16 throughout; timm would round a hidden layer of 4 up to 8."""
+    torchvision_models()  # which timm imports
+    excite = partial(pytest.importorskip('timm.layers').SEModule, rd_ratio=1 / 16, rd_divisor=1)
+    return timm_model(name, block_args={'attn_layer': excite})
 
 
-@pytest.mark.parametrize('name', ['vgg11_bn', *(pytest.param(name, marks=pytest.mark.slow) for name in (
-    'vgg11', 'vgg13', 'vgg13_bn', 'vgg16', 'vgg16_bn', 'vgg19', 'vgg19_bn'))])
-def test_vgg(name):
-    reference = getattr(torchvision_models(), name)(num_classes=10)
-    stages = [f'features.{i}' for i, module in enumerate(reference.features) if isinstance(module, nn.MaxPool2d)]
-    check(create(name), reference, 96, stages)
+def vgg(name, slow=True):
+    """The last layer of each stage is a pool, two or more convolutions apart."""
+    convolutions = {'vgg11': (1, 1, 2, 2, 2), 'vgg13': (2,) * 5, 'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
+    ends, layers = [], 3 if name.endswith('_bn') else 2
+    for depth in convolutions[name.removesuffix('_bn')]:
+        ends.append((ends[-1] + 1 if ends else 0) + layers * depth)
+    return Case(name, partial(torchvision, name), 96, tuple(f'features.{end}' for end in ends), slow)
 
 
-LAYERS = tuple(f'layer{i}' for i in range(1, 5))
+def residual(name, build, slow=True, size=64, **options):
+    return Case(name, build, size, tuple(f'layer{i}' for i in range(1, 5)), slow, options=options)
 
 
-@pytest.mark.parametrize('name', ['resnext50_32x4d', 'wide_resnet50_2',
-                                  pytest.param('resnext101_32x8d', marks=pytest.mark.slow)])
-def test_resnext_and_wide(name):
-    check(create(name), getattr(torchvision_models(), name)(num_classes=10), 64, LAYERS)
+def resnet_v2(name, slow=True, size=64, **options):
+    build = partial(timm_model, f'resnetv2_{name[6:-2]}', avg_down=options.get('shortcut') == 'avgpool')
+    return Case(name, build, size, tuple(f'stages.{i}' for i in range(4)), slow, options=options)
 
 
-@pytest.mark.parametrize('name', ['seresnet50', pytest.param('seresnet101', marks=pytest.mark.slow)])
-def test_seresnet(name):
-    check(create(name), timm_model(name, num_classes=10), 64, LAYERS)
+def cifar(n, shortcut='A', slow=True):
+    return Case(f'resnet{6 * n + 2}_cifar', partial(CifarResNet, n, shortcut), 32, ('layer1', 'layer2', 'layer3'), slow,
+                options={'shortcut': shortcut})
+
+
+ALEXNET = ('features.2', 'features.5', 'features.12')
+ALEXNET_V1 = ('features.3', 'features.7', 'features.14')
+CASES = (
+    Case('alexnet_v1', alexnet_v1, 224, ALEXNET_V1, contrast=50.0),
+    Case('alexnet_v1', partial(alexnet_v1, groups=1), 127, ALEXNET_V1, slow=True, options={'groups': 1}),
+    Case('alexnet_bn', alexnet_bn, 224, ('features.3', 'features.7', 'features.17')),
+    Case('alexnet', partial(torchvision, 'alexnet'), 127, ALEXNET),
+    Case('alexnet', partial(torchvision, 'alexnet'), 224, ALEXNET, slow=True),
+    Case('zfnet', zfnet, 224, ('features.stage1', 'features.stage2', 'features.stage3'), contrast=50.0),
+    vgg('vgg11_bn', slow=False),
+    *map(vgg, ('vgg11', 'vgg13', 'vgg13_bn', 'vgg16', 'vgg16_bn', 'vgg19', 'vgg19_bn')),
+    *(residual(name, partial(torchvision, name), slow=name not in ('resnet18', 'resnet50', 'resnext50_32x4d'))
+      for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d',
+                   'wide_resnet50_2')),
+    residual('resnet50', resnet_v1, stride_in_1x1=True),
+    residual('resnet50', partial(torchvision, 'resnet50'), size=224),
+    *(residual(name, partial(timm_model, name), slow=name == 'seresnet101') for name in ('seresnet50', 'seresnet101')),
+    residual('seresnet18', partial(basic_seresnet, 'seresnet18'), slow=False),
+    residual('seresnet34', partial(basic_seresnet, 'seresnet34')),
+    *(resnet_v2(name, slow='18' not in name) for name in (
+        'resnet18v2', 'resnet34v2', 'resnet50v2', 'resnet101v2', 'resnet152v2')),
+    # An odd map at each stage: 75 pixels, then 38, 19, 10, 5, 3.
+    resnet_v2('resnet50v2', size=75, slow=False, shortcut='avgpool'),
+    cifar(3, slow=False), cifar(3, 'B', slow=False), cifar(5), cifar(7), cifar(9), cifar(18),
+)
+
+
+@parametrize(CASES)
+def test_parity(case):
+    check(case)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['seresnet18', 'seresnet34'])
-def test_basic_seresnet(name):
-    # Ratio 16 throughout; timm would round a hidden layer of 4 up to 8.
-    torchvision_models()  # which timm imports
-    excite = partial(pytest.importorskip('timm.layers').SEModule, rd_ratio=1 / 16, rd_divisor=1)
-    check(create(name), timm_model(name, num_classes=10, block_args={'attn_layer': excite}), 64, LAYERS)
+def test_published_weights_classify_cifar10_as_in_pytorch():
+    """All 10,000 test images, in float32 on both sides: the same classes but where two logits tie."""
+    shared = Path(os.environ.get('IMAGENET_JAX_SHARED', ROOT.parent / 'shared')) / 'data'
+    if not (shared / 'cifar10').exists():
+        pytest.skip(f'no {shared}/cifar10')
+    source = sources.create('parquet', str(shared / 'cifar10'), 'test', 10, 32)
+    images = np.asarray(Normalize()(jnp.asarray(np.stack([decode(source.image(i)) for i in range(len(source))]))))
+    state_dict = weights.read(shared / 'weights' / 'resnet20_cifar10.th')
+    model, reference = models.create('resnet20_cifar'), CifarResNet(3).eval()
+    reference.load_state_dict({n.removeprefix('module.'): v for n, v in state_dict['state_dict'].items()})
+    forward = jax.jit(partial(model.apply, weights.from_torch(model, state_dict)))
+    batches = np.split(images, 20)
+    ours = np.concatenate([forward(batch) for batch in batches])
+    with torch.no_grad():
+        theirs = np.concatenate([reference(torch.from_numpy(batch).permute(0, 3, 1, 2)).numpy() for batch in batches])
+    best, second = np.sort(theirs)[:, :-3:-1].T
+    differ = ours.argmax(1) != theirs.argmax(1)
+    assert len(source) == 10_000 and (best - second)[differ].max(initial=0) < 1e-4
+    accuracies = [(logits.argmax(1) == source.labels).mean() for logits in (ours, theirs)]
+    print(f'{differ.sum()} differ; accuracy of ours and of PyTorch: {accuracies}')
+    assert min(accuracies) > 0.8  # trained on pixels that no JPEG has changed
 
 
-STAGES = tuple(f'stages.{i}' for i in range(4))
-
-
-@pytest.mark.parametrize(('name', 'theirs'), [
-    ('resnet50v2', 'resnetv2_50'), ('resnet18v2', 'resnetv2_18'),
-    *(pytest.param(name, theirs, marks=pytest.mark.slow) for name, theirs in (
-        ('resnet34v2', 'resnetv2_34'), ('resnet101v2', 'resnetv2_101'), ('resnet152v2', 'resnetv2_152')))])
-def test_resnet_v2(name, theirs):
-    check(create(name), timm_model(theirs, num_classes=10), 64, STAGES)
-
-
-def test_resnet_v2_average_pool():
-    """An odd map at each stage: 75 pixels, then 38, 19, 10, 5, 3."""
-    reference = timm_model('resnetv2_50', num_classes=10, avg_down=True)
-    check(create('resnet50v2', shortcut='avgpool'), reference, 75, STAGES)
+def test_option_b_of_an_odd_image():
+    check(cifar(3, 'B')._replace(size=29))

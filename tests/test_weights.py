@@ -44,19 +44,6 @@ def resnet20():
     return model, variables, weights.to_torch(model, variables)
 
 
-def torchvision_models():
-    """torchvision.models, or skip. Beside a torch of another build it wants the schemas of its own operators."""
-    torch = pytest.importorskip('torch')
-    for schema in ('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor',
-                   'qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'):
-        try:
-            name, rest = schema.split('(', 1)
-            torch.library.define(f'torchvision::{name}', f'({rest}')
-        except RuntimeError:  # there already
-            pass
-    return pytest.importorskip('torchvision.models', exc_type=Exception)
-
-
 # --- the rule
 
 
@@ -182,31 +169,6 @@ def test_misfits_of_variables(resnet20):
 def test_no_state_dict(resnet20, state_dict, message):
     with pytest.raises(UserError, match=message):
         weights.from_torch(resnet20[0], state_dict)
-
-
-def test_logits_are_those_of_torchvision():
-    torchvision = torchvision_models()
-    import torch
-    torch.manual_seed(0)
-    reference = torchvision.resnet18(num_classes=10).eval()
-    with torch.no_grad():
-        for module in reference.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5)
-                module.bias.normal_(0, 0.2)
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
-        images = torch.randn(2, 3, 64, 64)
-        expected = reference(images).numpy()
-        exact = reference.double()(images.double()).numpy()
-    model = models.create('resnet18', num_classes=10)
-    variables = weights.from_torch(model, reference.state_dict())
-    logits = model.apply(variables, jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
-    tolerance = max(2e-5, 10 * np.abs(expected - exact).max() / np.abs(exact).max())
-    assert np.abs(logits - exact).max() / np.abs(exact).max() < tolerance
-    # And back: every name that strict loading asks for.
-    state_dict = weights.to_torch(model, variables)
-    torchvision.resnet18(num_classes=10).load_state_dict({n: torch.from_numpy(v) for n, v in state_dict.items()})
 
 
 def test_published_cifar_weights():

@@ -49,7 +49,8 @@ def create(name: str, **options) -> nn.Module:
 
     Returns:
       A module called as `model.apply(variables, images, train=False)` with float images of shape (N, H, W, 3);
-      answers float32 logits of shape (N, num_classes). `features=True` answers (logits, {stage name: activation}).
+      answers logits of shape (N, num_classes), float32 or, where `dtype` is, float64. `features=True` answers
+      (logits, {stage name: activation}).
 
     Raises:
       UserError: an unknown name, an option that the model does not have, or a value that the option cannot have.

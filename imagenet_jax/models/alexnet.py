@@ -15,6 +15,7 @@ from imagenet_jax.models.layers import (
     FLOAT32,
     Layers,
     adaptive_mean_pool,
+    at_least_float32,
     dense_init,
     he_init,
     local_response_norm,
@@ -69,7 +70,7 @@ class Features(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Two hidden dense layers of 4096 and the last, in float32; without classes, the second hidden layer."""
+    """Two hidden dense layers of 4096 and the last, answered in float32; without classes, the second hidden layer."""
     num_classes: int
     dropout: float
     layers: Layers
@@ -94,7 +95,7 @@ class Classifier(nn.Module):
                 x, _ = drop(x), next(index)
         if self.num_classes:
             x = self.layers.dense(self.num_classes, name=str(next(index)))(x)
-        return x.astype(jnp.float32)
+        return at_least_float32(x)
 
 
 class AlexNet(nn.Module):

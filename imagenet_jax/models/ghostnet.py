@@ -8,7 +8,16 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, SqueezeExcite, divisible
+from imagenet_jax.models.layers import (
+    FLOAT32,
+    ConvNorm,
+    Layers,
+    Sequential,
+    SqueezeExcite,
+    at_least_float32,
+    divisible,
+    global_mean,
+)
 
 # Kernel, expanded width, width, squeeze and excitation, stride of each block, by stage (table 1 of the paper).
 _STAGES = (
@@ -104,12 +113,12 @@ class GhostNet(nn.Module):
             for kernel, expanded, c, excite, stride in rows)) for rows in _STAGES]
         last = partial(ConvNorm, self._scaled(960), 1, layers=layers, act=act, names=('conv', 'bn1'))
         outputs = Sequential((*stages, partial(Sequential, (last,))), every=True, name='blocks')(x, train)
-        x = jnp.mean(outputs[-1], axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        x = global_mean(outputs[-1], keepdims=True)
         x = act(conv(1280, 1, use_bias=True, name='conv_head')(x))[:, 0, 0]
         if self.num_classes:
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = layers.dense(self.num_classes, name='classifier')(x)
-        logits = x.astype(jnp.float32)
+        logits = at_least_float32(x)
         return (logits, {f'blocks.{i}': y for i, y in enumerate(outputs)}) if features else logits
 
     def _scaled(self, width: int) -> int:

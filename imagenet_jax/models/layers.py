@@ -132,6 +132,16 @@ def divisible(width: float, divisor: int = 8) -> int:
     return nearest if nearest >= 0.9 * width else nearest + divisor
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Half precision as float32; float64 stays."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def global_mean(x: jax.Array, keepdims: bool = False) -> jax.Array:
+    """(N, H, W, C) -> (N, C), or (N, 1, 1, C) with `keepdims`: means over all pixels, at least float32."""
+    return jnp.mean(at_least_float32(x), axis=(1, 2), keepdims=keepdims)
+
+
 class SqueezeExcite(nn.Module):
     """Scales each channel by a gate computed from all channels' global means (arXiv 1709.01507).
 
@@ -150,20 +160,22 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def __call__(self, x):
         conv = partial(self.layers.conv, kernel=1, use_bias=True)
-        y = jnp.mean(x, axis=(1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
+        y = global_mean(x, keepdims=True).astype(x.dtype)
         y = self.act(conv(self.features_reduced, name=self.names[0])(y))
         return x * self.gate(conv(x.shape[-1], name=self.names[1])(y))
 
 
 def local_response_norm(x: jax.Array, k: float, n: int, alpha: float, beta: float) -> jax.Array:
-    """x / (k + alpha * sum of squares over n neighbouring channels)**beta, in float32; AlexNet's paper, section 3.3.
+    """x / (k + alpha * sum of squares over n neighbouring channels)**beta; AlexNet's paper, section 3.3.
+
+    At least in float32, whose range the squares need.
 
     PyTorch's LocalResponseNorm averages instead of summing: its alpha is n times this one.
     """
-    x32 = x.astype(jnp.float32)
-    squares = jnp.pad(x32 * x32, ((0, 0), (0, 0), (0, 0), (n // 2, (n - 1) // 2)))
+    wide = at_least_float32(x)
+    squares = jnp.pad(wide * wide, ((0, 0), (0, 0), (0, 0), (n // 2, (n - 1) // 2)))
     total = sum(squares[..., i:i + x.shape[-1]] for i in range(n))
-    return (x32 * (k + alpha * total)**-beta).astype(x.dtype)
+    return (wide * (k + alpha * total)**-beta).astype(x.dtype)
 
 
 def adaptive_mean_pool(x: jax.Array, size: int) -> jax.Array:
@@ -172,13 +184,14 @@ def adaptive_mean_pool(x: jax.Array, size: int) -> jax.Array:
         raise UserError('images too small for this model: its convolutions and pools leave no pixel of them')
     if x.shape[1:3] == (size, size):
         return x
-    rows, columns = (_adaptive_windows(side, size) for side in x.shape[1:3])
-    return jnp.einsum('ih,nhwc,jw->nijc', rows, x.astype(jnp.float32), columns, precision='highest').astype(x.dtype)
+    wide = at_least_float32(x)
+    rows, columns = (_adaptive_windows(side, size).astype(wide.dtype) for side in x.shape[1:3])
+    return jnp.einsum('ih,nhwc,jw->nijc', rows, wide, columns, precision='highest').astype(x.dtype)
 
 
 def _adaptive_windows(side: int, size: int) -> np.ndarray:
     """(size, side): row i averages the pixels from floor(i * side / size) up to ceil((i + 1) * side / size)."""
-    weights = np.zeros((size, side), np.float32)
+    weights = np.zeros((size, side))
     for i in range(size):
         start, stop = i * side // size, -(-(i + 1) * side // size)
         weights[i, start:stop] = 1 / (stop - start)

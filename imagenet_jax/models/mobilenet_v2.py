@@ -8,7 +8,7 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, divisible
+from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, at_least_float32, divisible, global_mean
 
 # Expansion, width, blocks, stride of the first block (table 2 of the paper).
 _ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -56,11 +56,11 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        x = global_mean(x)
         if not self.num_classes:
             return x
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return self.layers.dense(self.num_classes, name='1')(x).astype(jnp.float32)
+        return at_least_float32(self.layers.dense(self.num_classes, name='1')(x))
 
 
 class MobileNetV2(nn.Module):

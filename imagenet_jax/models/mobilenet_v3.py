@@ -9,7 +9,16 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, SqueezeExcite, divisible
+from imagenet_jax.models.layers import (
+    FLOAT32,
+    ConvNorm,
+    Layers,
+    Sequential,
+    SqueezeExcite,
+    at_least_float32,
+    divisible,
+    global_mean,
+)
 
 # Kernel, expanded width, width, squeeze and excitation, hard-swish, stride (tables 1 and 2 of the paper).
 _LARGE = (
@@ -76,12 +85,12 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        x = global_mean(x)
         x = nn.hard_swish(self.layers.dense(self.hidden, name='0')(x))
         if not self.num_classes:
-            return x.astype(jnp.float32)
+            return at_least_float32(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return self.layers.dense(self.num_classes, name='3')(x).astype(jnp.float32)
+        return at_least_float32(self.layers.dense(self.num_classes, name='3')(x))
 
 
 class MobileNetV3(nn.Module):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, Layers, halve, max_pool
+from imagenet_jax.models.layers import FLOAT32, Layers, at_least_float32, global_mean, halve, max_pool
 from imagenet_jax.models.resnet import ProjectionShortcut, Stage, classify
 
 _RADIX = 2
@@ -27,10 +27,10 @@ class SplitAttention(nn.Module):
         hidden = max(32, x.shape[-1] * _RADIX // 4)
         x = act(norm('bn0')(conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x)))
         splits = x.reshape(*x.shape[:-1], _RADIX, self.features)
-        y = jnp.mean(splits.sum(-2), axis=(1, 2), keepdims=True, dtype=jnp.float32).astype(x.dtype)
+        y = global_mean(splits.sum(-2), keepdims=True).astype(x.dtype)
         y = act(norm('bn1')(conv(hidden, 1, use_bias=True, name='fc1')(y)))
         y = conv(self.features * _RADIX, 1, use_bias=True, name='fc2')(y)
-        weights = jax.nn.softmax(y.reshape(*y.shape[:-1], _RADIX, self.features).astype(jnp.float32), axis=-2)
+        weights = jax.nn.softmax(at_least_float32(y.reshape(*y.shape[:-1], _RADIX, self.features)), axis=-2)
         return (splits * weights.astype(x.dtype)).sum(-2)
 
 

@@ -8,7 +8,15 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, Layers, SqueezeExcite, dense_init, max_pool
+from imagenet_jax.models.layers import (
+    FLOAT32,
+    Layers,
+    SqueezeExcite,
+    at_least_float32,
+    dense_init,
+    global_mean,
+    max_pool,
+)
 
 
 class ProjectionShortcut(nn.Module):
@@ -137,15 +145,15 @@ def excite(x, ratio, layers):
 
 
 def classify(x, num_classes, dtype, param_dtype, name):
-    """Global average pool and dense classifier: (N, H, W, C) -> float32 logits, or features where there are no classes.
+    """Global average pool and dense classifier: (N, H, W, C) -> logits, or features where there are no classes.
 
     To be called inside a module's compact method: it makes the dense layer there, as `name`.
     """
-    x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    x = global_mean(x)
     if not num_classes:
         return x
     dense = nn.Dense(num_classes, kernel_init=dense_init, dtype=dtype, param_dtype=param_dtype, name=name)
-    return dense(x).astype(jnp.float32)
+    return at_least_float32(dense(x))
 
 
 MODELS = {

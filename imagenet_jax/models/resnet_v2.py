@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models.layers import FLOAT32, Layers, dense_init, halve, max_pool
+from imagenet_jax.models.layers import FLOAT32, Layers, at_least_float32, dense_init, global_mean, halve, max_pool
 from imagenet_jax.models.resnet import Stage
 
 _SHORTCUTS = ('conv', 'avgpool')
@@ -116,10 +116,10 @@ class ResNetV2(nn.Module):
         x = max_pool(Inside(partial(conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
         block = partial(self.block, shortcut=self.shortcut)
         x, maps = Stages(block, self.depths, layers, name='stages')(x, train)
-        x = jnp.mean(act(norm('norm')(x)), axis=(1, 2), keepdims=True, dtype=jnp.float32)
+        x = global_mean(act(norm('norm')(x)), keepdims=True)
         if self.num_classes:
             classifier = partial(conv, self.num_classes, 1, use_bias=True, init=dense_init, name='fc')
-            x = Inside(classifier, name='head')(x).astype(jnp.float32)
+            x = at_least_float32(Inside(classifier, name='head')(x))
         logits = x[:, 0, 0]
         return (logits, maps) if features else logits
 

@@ -9,7 +9,14 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, Layers, adaptive_mean_pool, local_response_norm, max_pool
+from imagenet_jax.models.layers import (
+    FLOAT32,
+    Layers,
+    adaptive_mean_pool,
+    at_least_float32,
+    local_response_norm,
+    max_pool,
+)
 
 # Of each stage: its units' (features, kernel, stride, padding). A max-pool ends each stage.
 _STAGES = (
@@ -76,7 +83,7 @@ class Hidden(nn.Module):
 
 
 class Output(nn.Module):
-    """Two hidden layers and the classifier, in float32."""
+    """Two hidden layers and the classifier, answered in float32."""
     num_classes: int
     dropout: float
     layers: Layers
@@ -87,7 +94,7 @@ class Output(nn.Module):
             x = Hidden(self.dropout, self.layers, name=name)(x, train)
         if self.num_classes:
             x = self.layers.dense(self.num_classes, name='fc3')(x)
-        return x.astype(jnp.float32)
+        return at_least_float32(x)
 
 
 class ZFNet(nn.Module):
