@@ -13,6 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+from imagenet_jax.augment import jpeg
 from imagenet_jax.errors import UserError, unknown
 
 # Parallelism is over images; OpenCV's own threads would only fight the workers for the same cores.
@@ -167,13 +168,25 @@ def crop_box(height: int, width: int, scale, ratio, rng: np.random.Generator) ->
 
 
 def random_resized_crop(image, size, scale, ratio, rng) -> np.ndarray:
-    """Random crop of the image, resized to (size, size, 3); a JPEG is decoded no larger than the crop needs."""
+    """Random crop of the image, resized to (size, size, 3); of a JPEG no more is decoded than the crop needs."""
     height, width = image_size(image)
+    _refuse_bomb(height, width)
     top, left, h, w = crop_box(height, width, scale, ratio, rng)
     shrink = max(n for n in (1, 2, 4, 8) if n == 1 or n * size <= min(h, w))
-    pixels = decode(image, shrink, top + h)
-    n = shrink if pixels.shape[1] < width else 1
-    return resize(pixels[round(top / n):round((top + h) / n), round(left / n):round((left + w) / n)], size, size)
+    return resize(_decode_box(image, width, (top, left, top + h, left + w), shrink), size, size)
+
+
+def _decode_box(image, width: int, box: tuple[int, int, int, int], shrink: int) -> np.ndarray:
+    """Pixels of (top, left, bottom, right) of an image of that width, a JPEG's at 1/shrink of their size."""
+    top, left, bottom, right = (round(edge / shrink) for edge in box)
+    if isinstance(image, bytes) and image[:2] == b'\xff\xd8':
+        pixels = jpeg.decode_crop(image, shrink, top, left, bottom - top, right - left)
+        if pixels is not None:
+            return pixels
+    pixels = decode(image, shrink, box[2])
+    if pixels.shape[1] == width:  # decoded in full
+        top, left, bottom, right = box
+    return pixels[top:bottom, left:right]
 
 
 def pad_crop(image, size, pad, rng) -> np.ndarray:

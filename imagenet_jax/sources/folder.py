@@ -52,7 +52,8 @@ class Folder(Source):
         return bool(path) and root.is_dir() and any(_images(root, name)[0] for name in _folders(root)[:3])
 
     def image(self, index):
-        return (self._root / self.key(index)).read_bytes()
+        with open(os.path.join(self._root, self.key(index)), 'rb', buffering=0) as file:  # pathlib takes twice as long
+            return file.read()
 
     def key(self, index):
         return os.fsdecode(self._files[index].item())
