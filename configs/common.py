@@ -27,11 +27,15 @@ def get_config() -> ConfigDict:
     model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's
     model.alpha = placeholder(float)        # oct_resnet50: fraction of the channels at half the resolution
 
+    config.init_from = ''                   # a run's folder, or PyTorch weights, to start from instead of at random
+    config.freeze = ()                      # patterns of parameters that stay as they are, such as ('conv1/*', 'bn1/*')
+
     config.data = data = ConfigDict()       # -> sources.create and input_pipeline
-    data.format = 'folder'                  # folder, parquet, digits or synthetic
+    data.format = 'folder'                  # folder, parquet, tfds, digits or synthetic
     data.path = 'data/imagenet'             # root of the data set
     data.train_split = 'train'
     data.eval_split = 'val'
+    data.dataset = placeholder(str)         # tfds: name[/config][:version]
     data.num_examples = placeholder(int)    # synthetic: images in each split
     data.processes = 0                      # worker processes that decode; 0: threads of this process
     data.threads = 0                        # where there are no worker processes; 0: one a core
@@ -69,6 +73,8 @@ def get_config() -> ConfigDict:
     optimizer.nesterov = True
     optimizer.weight_decay = 1e-4           # coupled: added to the gradient
     optimizer.decay_bias_and_norm = True    # False: kernels alone
+
+    optimizer.rate_factors = ()             # (pattern, factor) pairs for learning rates, such as (('fc/*', 10.0),)
 
     config.schedule = schedule = ConfigDict()  # -> optim.schedule
     schedule.name = 'cosine'                # cosine, multistep or constant, after the warm-up

@@ -6,6 +6,10 @@ import sys
 
 _COMMANDS = {
     'train': 'train and evaluate one model, as main.py does',
+    'convert': 'pack a data set into shards for training, shrunk where asked for',
+    'verify': 'decode a data set and list what is unreadable, doubled or missing',
+    'stats': "measure the mean, deviation and covariance of a data set's colours",
+    'preview': 'draw what a model will see of its images',
     'models': 'list the models',
     'weights': 'import and export weights of PyTorch models',
 }

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from imagenet_jax import input_pipeline, models, optim, runtime, sources, step
+from imagenet_jax import finetune, input_pipeline, models, optim, runtime, sources, step
 from imagenet_jax.augment import device, host
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluate import evaluate
@@ -31,6 +31,8 @@ class Options:
     optimizer: Mapping
     schedule: Mapping
     distributed: Mapping
+    init_from: str
+    freeze: tuple
     batch_size: int
     eval_batch_size: int
     accumulation: int
@@ -76,6 +78,14 @@ def open_data(num_classes: int, size: int, *, format: str, path: str, train_spli
     return Data(train, test, input_pipeline.Workers(processes, threads), bad_samples)
 
 
+def open_input(options: Options, num_classes: int) -> tuple[Data, host.TrainTransform, host.EvalTransform]:
+    """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
+    augment = apply(host.TrainTransform, options.augment, 'config.augment')
+    view = apply(host.EvalTransform, options.eval, 'config.eval')
+    data = apply(open_data, options.data, 'config.data', num_classes=num_classes, size=augment.size)
+    return data, augment, view
+
+
 class Experiment:
     """What a config describes.
 
@@ -94,10 +104,7 @@ class Experiment:
         self.model = apply(models.create, options.model, 'config.model')
         if self.model.num_classes < 1:
             raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
-        self._augment = apply(host.TrainTransform, options.augment, 'config.augment')
-        self._view = apply(host.EvalTransform, options.eval, 'config.eval')
-        self.data = apply(open_data, options.data, 'config.data', num_classes=self.model.num_classes,
-                          size=self._augment.size)
+        self.data, self._augment, self._view = open_input(options, self.model.num_classes)
         self._check_numbers()
         self.steps_per_epoch = len(self.data.train) / options.batch_size
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
@@ -105,10 +112,11 @@ class Experiment:
         self._optimizer = self._make_optimizer(planned)
         self._state_parts = self.model, self._optimizer, self.mesh
         self._state_options = {'seed': options.seed, 'image_size': self._augment.size, 'ema': bool(options.ema_decay)}
+        self._check_patterns()
         preprocess = apply(device.Normalize, options.normalize, 'config.normalize')
         self.train_step = step.make_train_step(
             self.model, self._optimizer, preprocess, self.mesh, label_smoothing=options.label_smoothing,
-            accumulation=options.accumulation, ema_decay=options.ema_decay)
+            accumulation=options.accumulation, ema_decay=options.ema_decay, freeze=options.freeze)
         self._eval_step = step.make_eval_step(self.model, preprocess, self.mesh)
 
     def _check_numbers(self):
@@ -135,11 +143,21 @@ class Experiment:
             raise UserError('config.optimizer lacks learning_rate')
         rate = apply(optim.schedule, options.schedule, 'config.schedule', learning_rate=section.pop('learning_rate'),
                      batch_size=options.batch_size, steps=steps, steps_per_epoch=self.steps_per_epoch)
-        return apply(optim.create, section, 'config.optimizer', rate=rate)
+        return apply(optim.create, section, 'config.optimizer', rate=rate, freeze=self.options.freeze)
+
+    def _check_patterns(self):
+        options, params = self.options, self.abstract_state().params
+        optim.refuse_idle(params, options.freeze, 'config.freeze')
+        factors = options.optimizer.get('rate_factors', ())
+        optim.refuse_idle(params, [pattern for pattern, _ in factors], 'config.optimizer.rate_factors')
+        if all(jax.tree.leaves(optim.matching(params, options.freeze))):
+            raise UserError('config.freeze leaves no parameter to train')
 
     def initial_state(self) -> step.TrainState:
-        """The state of step 0, on every device."""
-        return step.create_state(*self._state_parts, **self._state_options)
+        """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""
+        source = self.options.init_from
+        loaded = finetune.load(source, self.model) if source else {}
+        return step.create_state(*self._state_parts, **self._state_options, loaded=loaded)
 
     def abstract_state(self) -> step.TrainState:
         """Shapes, dtypes and sharding of a state of this run."""

@@ -1,5 +1,7 @@
 """Config -> optax: the learning-rate schedule and the gradient transformation."""
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import jax
@@ -64,7 +66,8 @@ def _multistep(peak, milestones, factor, steps_per_epoch, warmup):
 
 
 def create(rate: optax.Schedule, *, name: str = 'sgd', momentum: float = 0.9, nesterov: bool = True,
-           weight_decay: float = 1e-4, decay_bias_and_norm: bool = True) -> Optimizer:
+           weight_decay: float = 1e-4, decay_bias_and_norm: bool = True,
+           rate_factors: Sequence[tuple[str, float]] = (), freeze: Sequence[str] = ()) -> Optimizer:
     """SGD with momentum and coupled weight decay: decay times the parameter is added to the gradient, as in PyTorch.
 
     Args:
@@ -74,6 +77,9 @@ def create(rate: optax.Schedule, *, name: str = 'sgd', momentum: float = 0.9, ne
       nesterov: look ahead by one momentum step.
       weight_decay: coefficient of the L2 term.
       decay_bias_and_norm: False decays kernels of convolutions and dense layers alone.
+      rate_factors: (pattern, factor) pairs; the first whose pattern matches a parameter (see `matching`) multiplies its
+        learning rate.
+      freeze: patterns of parameters that stay as they are.
     """
     if name != 'sgd':
         raise unknown('optimizer.name', name, ('sgd',))
@@ -82,7 +88,48 @@ def create(rate: optax.Schedule, *, name: str = 'sgd', momentum: float = 0.9, ne
         parts.append(optax.add_decayed_weights(weight_decay, None if decay_bias_and_norm else _kernels))
     if momentum:
         parts.append(optax.trace(momentum, nesterov))
+    factors = [*((pattern, 0.0) for pattern in freeze), *map(_factor, rate_factors)]
+    if factors:
+        parts.append(_scale_by_path(factors))
     return Optimizer(optax.chain(*parts, optax.scale_by_learning_rate(rate)), rate)
+
+
+def matching(params, patterns: Sequence[str]):
+    """A tree like `params`, True where a parameter's path, such as layer1/0/conv1/kernel, matches one of the patterns.
+
+    A pattern is of the shell's kind; its `*` stands for anything, slashes too.
+    """
+    return jax.tree.map_with_path(lambda path, _: any(fnmatchcase(_name(path), p) for p in patterns), params)
+
+
+def refuse_idle(params, patterns: Sequence[str], option: str) -> None:
+    """Raises UserError where a pattern matches no parameter."""
+    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(f'{option}: {pattern!r} matches no parameter; such paths there are: '
+                            f'{", ".join(dict.fromkeys(name.split("/")[0] + "/*" for name in names))}, and in full '
+                            f'{names[0]}')
+
+
+def _factor(pair) -> tuple[str, float]:
+    try:
+        pattern, factor = pair
+        if isinstance(pattern, str) and factor >= 0:
+            return pattern, factor
+    except (TypeError, ValueError):
+        pass
+    raise UserError(f"config.optimizer.rate_factors: {pair!r} must be a (pattern, factor), such as ('fc/*', 10.0)")
+
+
+def _scale_by_path(factors) -> optax.GradientTransformation:
+    def scaled(path, update):
+        return update * next((factor for pattern, factor in factors if fnmatchcase(_name(path), pattern)), 1.0)
+    return optax.stateless(lambda updates, params: jax.tree.map_with_path(scaled, updates))
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def _kernels(params):

@@ -1,5 +1,6 @@
 """Options become named arguments: each section of a config goes whole to the one callable that reads it."""
 
+import ast
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,6 +11,17 @@ from imagenet_jax.errors import UserError, unknown
 def chosen(section: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a section that have a value; an unset placeholder is None and takes the callee's default."""
     return {name: value for name, value in section.items() if value is not None}
+
+
+def key_value(text: str) -> tuple[str, object]:
+    """'key=value' of a command line's --option, the value as Python or JSON would read it, else text."""
+    name, separator, value = text.partition('=')
+    if not separator:
+        raise UserError(f'--option {text}: must be KEY=VALUE')
+    try:
+        return name, ast.literal_eval({'true': 'True', 'false': 'False'}.get(value, value))
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def apply(function: Callable, section: Mapping[str, Any], where: str, **given):

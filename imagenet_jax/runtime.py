@@ -33,8 +33,12 @@ def configure_jax(deterministic: bool, compilation_cache: bool) -> None:
         flags = os.environ.get('XLA_FLAGS', '')
         os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
     if compilation_cache and not jax.config.jax_compilation_cache_dir:
-        root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-        jax.config.update('jax_compilation_cache_dir', str(root / 'imagenet_jax' / 'xla'))
+        jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'xla'))
+
+
+def cache_folder() -> Path:
+    """Where this user's programs keep what they can make again."""
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'imagenet_jax'
 
 
 def join_hosts(address: str = '', count: int = 0, rank: int = -1, detect: bool = False) -> None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imagenet_jax import losses
-from imagenet_jax.models.layers import DATA_AXIS
+from imagenet_jax import losses, optim
+from imagenet_jax.models.layers import DATA_AXIS, FROZEN
 from imagenet_jax.optim import Optimizer
 
 # float16 loss scaling (arXiv 1710.03740): doubled after so many finite steps in a row, halved at each overflow.
@@ -64,22 +65,28 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def create_state(model: nn.Module, optimizer: Optimizer, mesh: Mesh, *, seed: int, image_size: int,
-                 ema: bool = False) -> TrainState:
-    """The state before the first step, on every device of the mesh."""
+                 ema: bool = False, loaded: dict | None = None) -> TrainState:
+    """The state before the first step, on every device of the mesh.
+
+    Args:
+      loaded: {'params', 'batch_stats'}, arrays to start from; what it lacks is initialised.
+    """
     make = partial(_initial_state, model, optimizer, seed, image_size, ema)
-    return jax.jit(make, out_shardings=NamedSharding(mesh, P()))()
+    return jax.jit(make, out_shardings=NamedSharding(mesh, P()))(loaded or {})
 
 
 def abstract_state(model: nn.Module, optimizer: Optimizer, mesh: Mesh, *, seed: int, image_size: int,
                    ema: bool = False) -> TrainState:
     """Shapes, dtypes and sharding of what `create_state` answers; nothing is computed."""
-    state = jax.eval_shape(partial(_initial_state, model, optimizer, seed, image_size, ema))
+    state = jax.eval_shape(partial(_initial_state, model, optimizer, seed, image_size, ema), {})
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P())), state)
 
 
-def _initial_state(model, optimizer, seed, image_size, ema) -> TrainState:
+def _initial_state(model, optimizer, seed, image_size, ema, loaded) -> TrainState:
     key = jax.random.key(seed)
     variables = model.init(key, jnp.zeros((1, image_size, image_size, 3), jnp.float32), train=False)
+    flatten, unflatten = flax.traverse_util.flatten_dict, flax.traverse_util.unflatten_dict
+    variables = unflatten(flatten(variables) | flatten(loaded))
     params, stats = variables['params'], variables.get('batch_stats', {})
     return TrainState(
         step=jnp.int32(0), key=jax.random.key_data(key), params=params, batch_stats=stats,
@@ -89,7 +96,8 @@ def _initial_state(model, optimizer, seed, image_size, ema) -> TrainState:
 
 
 def make_train_step(model: nn.Module, optimizer: Optimizer, preprocess: Callable, mesh: Mesh, *,
-                    label_smoothing: float = 0.0, accumulation: int = 1, ema_decay: float = 0.0) -> Callable:
+                    label_smoothing: float = 0.0, accumulation: int = 1, ema_decay: float = 0.0,
+                    freeze: Sequence[str] = ()) -> Callable:
     """Makes (state, batch) -> (state, metrics), jitted, the state donated.
 
     Args:
@@ -100,24 +108,30 @@ def make_train_step(model: nn.Module, optimizer: Optimizer, preprocess: Callable
       label_smoothing: see `losses.cross_entropy`.
       accumulation: parts that each device's share of the batch is cut into, their gradients averaged into one update.
       ema_decay: of the running average, warmed up as min(decay, (1 + t) / (10 + t)); 0 for none.
+      freeze: patterns (`optim.matching`) of parameters that need no gradient. A norm all of whose parameters are
+        frozen uses its running statistics and leaves them as they are. The optimizer must have the same patterns.
 
     The batch holds image, uint8 (B, H, W, 3), and label, int32 (B,). The metrics are float32 scalars: loss, accuracy
     (fraction), learning_rate, grad_norm, loss_scale, bad_steps, bad_in_a_row.
     """
-    step = partial(_train_step, model, optimizer, preprocess, label_smoothing, accumulation, ema_decay)
+    step = partial(_train_step, model, optimizer, preprocess, label_smoothing, accumulation, ema_decay, freeze)
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P()), donate_argnums=0)
 
 
-def _train_step(model, optimizer, preprocess, label_smoothing, accumulation, ema_decay, state, batch):
+def _train_step(model, optimizer, preprocess, label_smoothing, accumulation, ema_decay, freeze, state, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
     # With parameters varying, gradients stay each device's own until the one all-reduce below, in float32. Replicated
     # ones would come summed over devices already, and in the compute dtype.
     params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
+    frozen = optim.matching(params, freeze)
 
     def loss_fn(params, stats, part, key):
-        logits, updated = model.apply({'params': params, 'batch_stats': stats}, preprocess(part['image']), train=True,
-                                      mutable=['batch_stats'], rngs={'dropout': key})
+        # XLA leaves out whatever the gradients of frozen parameters alone would need.
+        params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
+        variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
+        logits, updated = model.apply(variables, preprocess(part['image']), train=True, mutable=['batch_stats'],
+                                      rngs={'dropout': key})
         loss = losses.cross_entropy(logits, part['label'], label_smoothing).mean()
         accuracy = (logits.argmax(-1) == part['label']).mean(dtype=jnp.float32)
         return loss * state.loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
@@ -140,6 +154,15 @@ def _train_step(model, optimizer, preprocess, label_smoothing, accumulation, ema
     gradients = jax.tree.map(lambda g: g / (accumulation * state.loss_scale), gradients)
     loss, accuracy = loss / accumulation, accuracy / accumulation
     return _update(optimizer, ema_decay, model.dtype, state, stats, gradients, loss, accuracy)
+
+
+def _frozen_norms(frozen, stats) -> dict:
+    """The collection that tells the norms whose parameters are all frozen."""
+    norms = {path[:-1]: [] for path in flax.traverse_util.flatten_dict(stats)}
+    for path, still in flax.traverse_util.flatten_dict(frozen).items():
+        norms.get(path[:-1], []).append(still)
+    return flax.traverse_util.unflatten_dict({(*norm, 'norm'): () for norm, still in norms.items()
+                                              if still and all(still)})
 
 
 def _update(optimizer, ema_decay, dtype, state, stats, gradients, loss, accuracy):

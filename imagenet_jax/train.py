@@ -44,8 +44,8 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         checkpoints = Checkpoints(workdir)
         stack.callback(checkpoints.close)
         restored = checkpoints.restore(experiment.abstract_state())
-        writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
         state = restored or experiment.initial_state()
+        writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
         return _loop(experiment, state, checkpoints, writer, stop, stack)
 
 

@@ -103,12 +103,43 @@ def to_torch(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.nda
       UserError: names every variable that is missing, unexpected or of another shape.
     """
     expected = _arrays(model)
+    found = _fitting(model, expected, variables)
+    state_dict = {name: array.to_torch(_float32(found[array.path])) for name, array in expected.items()}
+    return state_dict | {name: np.zeros((), np.int64) for name in _counters(expected)}
+
+
+def classes_of(model: nn.Module, state_dict: Mapping[str, Any]) -> int:
+    """How many classes the head of a state_dict of such a model has; 0 where it has no head."""
+    found = _unwrap(state_dict)
+    sizes = {np.shape(found[name])[0] for name in _head(model) if np.ndim(found.get(name, 0))}
+    return min(sizes, default=0)
+
+
+def without_head(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, dict]:
+    """The variables but those that the model lacks with `num_classes=0`."""
+    head = {array.path for array in _head(model).values()}
+    flat = flax.traverse_util.flatten_dict(variables)
+    return flax.traverse_util.unflatten_dict({path: value for path, value in flat.items() if path not in head})
+
+
+def refuse_misfit(model: nn.Module, variables: Mapping[str, Any]) -> None:
+    """Raises UserError, which names every variable that is missing, unexpected or of another shape."""
+    _fitting(model, _arrays(model), variables)
+
+
+def _fitting(model, expected, variables) -> dict[tuple[str, ...], Any]:
+    """The variables by path, all those expected and no other."""
     found = flax.traverse_util.flatten_dict({name: variables.get(name, {}) for name in ('params', 'batch_stats')})
     _refuse_misfit(f'the variables do not fit {type(model).__name__}',
                    {'/'.join(path): np.shape(value) for path, value in found.items()},
                    {'/'.join(array.path): array.shape for array in expected.values()})
-    state_dict = {name: array.to_torch(_float32(found[array.path])) for name, array in expected.items()}
-    return state_dict | {name: np.zeros((), np.int64) for name in _counters(expected)}
+    return found
+
+
+def _head(model: nn.Module) -> dict[str, _Array]:
+    """The arrays that depend on the number of classes."""
+    rest = _arrays(model.clone(num_classes=0))
+    return {name: array for name, array in _arrays(model).items() if name not in rest}
 
 
 def _arrays(model: nn.Module) -> dict[str, _Array]:

@@ -6,7 +6,6 @@
 """
 
 import argparse
-import ast
 import logging
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from absl import logging as absl_logging
 from imagenet_jax import models, record, runtime, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.errors import UserError
-from imagenet_jax.options import apply
+from imagenet_jax.options import apply, key_value
 
 _IMPORT = """Makes a folder with config.json and one checkpoint of a PyTorch model's weights.
 
@@ -70,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _import(arguments) -> None:
-    options = dict(map(_option, arguments.option))
+    options = dict(map(key_value, arguments.option))
     if arguments.num_classes is not None:
         options['num_classes'] = arguments.num_classes
     model = apply(models.create, options, '--option', name=arguments.model)
@@ -84,17 +83,6 @@ def _import(arguments) -> None:
         'run': {**runtime.describe(), 'weights': origin}})
     print(f'{sum(leaf.size for leaf in jax.tree.leaves(variables["params"])):,} parameters of {path} are in '
           f'{arguments.output}')
-
-
-def _option(text: str) -> tuple[str, object]:
-    """'key=value', the value as Python or JSON would read it, else text."""
-    name, separator, value = text.partition('=')
-    if not separator:
-        raise UserError(f'--option {text}: must be KEY=VALUE')
-    try:
-        return name, ast.literal_eval({'true': 'True', 'false': 'False'}.get(value, value))
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _export(arguments) -> None:

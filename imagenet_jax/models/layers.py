@@ -14,6 +14,8 @@ from imagenet_jax.errors import UserError, unknown
 # Name of the mesh axis that the data is split over; synchronous BatchNorm averages over it.
 DATA_AXIS = 'data'
 FLOAT32 = jnp.dtype(jnp.float32)
+# Collection of the norms that training leaves alone: {path of the norm: {'norm': ()}}.
+FROZEN = 'frozen'
 _NORM_AXIS = {'batch': None, 'sync': DATA_AXIS}
 
 dense_init = nn.initializers.normal(0.01)
@@ -67,9 +69,16 @@ class Layers:
 
     def _norm(self, train: bool, name: str, ends_branch: bool = False) -> nn.BatchNorm:
         scale_init = nn.initializers.zeros if ends_branch and self.zero_gamma else nn.initializers.ones
-        return nn.BatchNorm(use_running_average=not train, momentum=self.momentum, epsilon=self.epsilon,
-                            scale_init=scale_init, axis_name=_NORM_AXIS[self.norm], dtype=self.dtype,
-                            param_dtype=self.param_dtype, name=name)
+        return BatchNorm(train=train, momentum=self.momentum, epsilon=self.epsilon, scale_init=scale_init,
+                         axis_name=_NORM_AXIS[self.norm], dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+
+
+class BatchNorm(nn.BatchNorm):
+    """Flax's; uses and keeps its running statistics in training too where the collection FROZEN has an entry for it."""
+    train: bool = False
+
+    def __call__(self, x):
+        return super().__call__(x, use_running_average=not self.train or self.has_variable(FROZEN, 'norm'))
 
 
 class ConvNorm(nn.Module):

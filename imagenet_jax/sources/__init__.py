@@ -1,14 +1,18 @@
 """Layouts on disk behind one interface: a random-access, labelled source. One file a layout."""
 
+import numpy as np
+
 from imagenet_jax import options as option_lib
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
 from imagenet_jax.sources.digits import Digits
 from imagenet_jax.sources.folder import Folder
 from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
+from imagenet_jax.sources.tfds import Tfds
 
-_SOURCES = {'folder': Folder, 'parquet': Parquet, 'digits': Digits, 'synthetic': Synthetic}
+_SOURCES = {'folder': Folder, 'parquet': Parquet, 'array_record': ArrayRecord, 'tfds': Tfds, 'digits': Digits, 'synthetic': Synthetic}
 
 
 def names() -> list[str]:
@@ -16,14 +20,14 @@ def names() -> list[str]:
     return list(_SOURCES)
 
 
-def create(format: str, path: str, split: str, num_classes: int, size: int, **options) -> Source:
+def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, **options) -> Source:
     """Opens one split of a data set and checks it.
 
     Args:
       format: one of `names()`.
       path: the data set's root.
       split: such as 'train'; each layout's docstring says how it is found.
-      num_classes: what labels must stay under.
+      num_classes: what labels must stay under; None: as many as the data has.
       size: side in pixels of the images of a source that makes its own.
       **options: the layout's own.
 
@@ -44,6 +48,8 @@ def create(format: str, path: str, split: str, num_classes: int, size: int, **op
     source = option_lib.apply(_SOURCES[format], options, 'config.data', path=path, split=split, **given)
     if not len(source):
         raise UserError(f'{path}: split {split!r} is empty')
+    if num_classes is None:
+        num_classes = max(len(source.class_names), int(np.nanmax(source.labels)) + 1)
     bad = (source.labels < 0) | (source.labels >= num_classes)
     if bad.any():
         first, classes = int(bad.argmax()), len(source.class_names) or source.labels.max() + 1

@@ -11,7 +11,7 @@ class Source(abc.ABC):
     Attributes:
       labels: int32, one an image, read when the source is opened.
       class_names: one a class, in label order; empty where the layout has none.
-      on_disk: False where the path means nothing.
+      on_disk: False where no path has to be given.
     """
     labels: np.ndarray
     class_names: tuple[str, ...] = ()

@@ -1,0 +1,18 @@
+"""AlexNet on CIFAR-100, 100 epochs: configs/cifar10_alexnet.py with the official files of another data set.
+
+python main.py --config configs/cifar100_alexnet.py --workdir runs/cifar100_alexnet --config.data.path=DIR
+
+DIR holds cifar-100-python/, as in the official archive. No published result is known for this recipe. On a laptop, in a
+minute: --config.steps=20 --config.eval_epochs=0.
+"""
+
+from configs import cifar10_alexnet
+
+
+def get_config():
+    """The recipe."""
+    config = cifar10_alexnet.get_config()
+    config.model.num_classes = 100
+    config.data.format, config.data.path = 'cifar', 'data/cifar100'
+    config.normalize.mean, config.normalize.std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    return config

@@ -1,0 +1,20 @@
+"""ZFNet with BatchNorm on mini-ImageNet, 100 classes, 70 epochs: configs/zfnet_bn.py's recipe on fewer images.
+
+python main.py --config configs/miniimagenet_zfnet_bn.py --workdir runs/miniimagenet_zfnet_bn --config.data.path=DIR
+
+DIR holds train.txt, val.txt and test.txt, lines of `path label`, and the images they name (50,000, 5,000 and 5,000).
+Published on mini-ImageNet, ten crops: 29.42% error; not reproduced here, and the epochs are ours.
+On a laptop, whole but small: add --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
+--config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73 --config.epochs=1.
+"""
+
+from configs import zfnet_bn
+
+
+def get_config():
+    """The recipe."""
+    config = zfnet_bn.get_config()
+    config.model.name, config.model.num_classes = 'zfnet_bn', 100
+    config.data.format, config.data.path = 'list', 'data/mini-imagenet'
+    config.epochs = 70
+    return config

@@ -1,0 +1,61 @@
+"""Packs a data set into shards that training reads fast and whose damage is noticed: data.format=array_record.
+
+    python -m imagenet_jax convert --format folder --path data/imagenet --split train --output data/imagenet-packed
+    python -m imagenet_jax convert --format ilsvrc2012 --path downloads --split val --output data/imagenet-256 \\
+        --resize-shorter 256
+    python -m imagenet_jax convert --format folder --path data/imagenet --split train --output data/raw --raw 256
+    python -m imagenet_jax convert ... --shard-index 0 --shard-count 8     # on host 0 of 8; any of them may finish it
+
+Images keep their bytes unless they are shrunk; each is decoded once as a check, and those that cannot be are named and
+left out. After a kill the same command goes on, and ends with the same bytes.
+"""
+
+import logging
+from pathlib import Path
+
+from imagenet_jax.commands import data_set
+from imagenet_jax.convert import Encoding, Plan, convert
+from imagenet_jax.errors import UserError
+from imagenet_jax.options import key_value
+
+
+def main() -> None:
+    """The whole command, on sys.argv."""
+    parser = data_set.parser('convert', __doc__)
+    parser.add_argument('--split', metavar='S', required=True, help="such as train; '' where the layout has none")
+    parser.add_argument('--output', metavar='DIR', type=Path, required=True, help='made where missing')
+    parser.add_argument('--name', metavar='S', default='', help="of the split in DIR; default: --split, or 'train'")
+    parser.add_argument('--resize-shorter', metavar='N', type=data_set.count, default=0,
+                        help='shrink larger images to N pixels on the shorter side')
+    parser.add_argument('--max-side', metavar='N', type=data_set.count, default=0, help='and to N on the longer')
+    parser.add_argument('--quality', metavar='Q', type=data_set.count, default=90,
+                        help='of the JPEGs that shrunk images become, default %(default)s')
+    parser.add_argument('--raw', metavar='N', type=data_set.count, default=0,
+                        help='store pixels: the centre square of N x N, of images shrunk to N on the shorter side')
+    parser.add_argument('--shards', metavar='N', type=data_set.count, default=0, help='default: by the number of images')
+    parser.add_argument('--shard-index', metavar='I', type=data_set.count, default=0, help='this host, from 0')
+    parser.add_argument('--shard-count', metavar='N', type=data_set.count, default=1, help='hosts that share the work')
+    parser.add_argument('--on-error', metavar='HOW', default='skip', help='an unreadable image: skip (default) or raise')
+    parser.add_argument('--max-bad-fraction', metavar='F', type=float, default=0.1,
+                        help='of the images that may be unreadable, default %(default)s')
+    arguments = parser.parse_args()
+    logging.basicConfig(format='%(message)s')
+    data_set.run(lambda: _convert(arguments))
+
+
+def _convert(arguments) -> None:
+    if not arguments.shard_index < arguments.shard_count:
+        raise UserError(f'--shard-index {arguments.shard_index} must be in 0..{arguments.shard_count - 1}')
+    encoding = Encoding(arguments.resize_shorter, arguments.max_side, arguments.quality, arguments.raw)
+    origin = {'format': arguments.format, 'path': arguments.path, 'split': arguments.split,
+              'options': dict(map(key_value, arguments.option))}
+    plan = Plan(data_set.open_split(arguments, arguments.split), origin, arguments.output,
+                arguments.name or arguments.split or 'train', encoding, arguments.shards, arguments.on_error,
+                arguments.max_bad_fraction)
+    manifest = convert(plan, arguments.workers, (arguments.shard_index, arguments.shard_count))
+    if manifest is None:
+        print(f'the shards of this part are done; others of split {plan.name!r} are still missing in {plan.output}')
+        return
+    print(f'{manifest["examples"]:,} images, {len(manifest["skipped"]):,} left out, in {len(manifest["shards"])} shards '
+          f'of {sum(shard["bytes"] for shard in manifest["shards"]) / 1e6:,.1f} MB: --config.data.format=array_record '
+          f'--config.data.path={plan.output}, split {plan.name}')

@@ -1,0 +1,101 @@
+"""Draws what a model will see: images as they are stored, each beside the view that the input pipeline makes of it.
+
+    python -m imagenet_jax preview --config configs/imagenette_resnet18.py --output preview.png
+    python -m imagenet_jax preview --config configs/resnet50.py --output preview.png --count 32 --step 1000 \\
+        --config.augment.color_jitter=0.4
+    python -m imagenet_jax preview --config configs/resnet50.py --output preview.png --split eval
+
+  --config FILE        the recipe
+  --config.NAME=VALUE  changes one option of it
+  --output FILE        the picture, PNG by its ending, or another that Pillow writes
+  --count N            images in it, 16 where not given
+  --step N             from which batch on: those that a run trains on at that step, the first where not given
+  --split train|eval   train where not given
+
+Colours are as before normalising, which the device does.
+"""
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from imagenet_jax import input_pipeline, inspection, models, sources
+from imagenet_jax.augment.host import decode
+from imagenet_jax.commands import recipe
+from imagenet_jax.errors import UserError
+from imagenet_jax.experiment import Options, open_input
+from imagenet_jax.options import apply
+from imagenet_jax.preview import Pair, sheet
+
+_OUTPUT = flags.DEFINE_string('output', None, 'the picture')
+_COUNT = flags.DEFINE_integer('count', 16, 'images in it', 1, 400)
+_STEP = flags.DEFINE_integer('step', 0, 'from which batch on', 0)
+_SPLIT = flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'which images')
+
+
+def main() -> None:
+    """The whole command, on sys.argv."""
+    recipe.run(_run, __doc__)
+
+
+def _run(argv: list[str]) -> None:
+    recipe.log_to_stderr()
+    # An accelerator may be busy, and its memory is not ours to take.
+    jax.config.update('jax_platforms', 'cpu')
+    try:
+        _preview(recipe.config(argv))
+    except UserError as error:
+        sys.exit(f'error: {error}')
+
+
+def _preview(config) -> None:
+    if not _OUTPUT.value:
+        raise UserError('where should the picture go? Give --output, such as --output preview.png')
+    output = Path(_OUTPUT.value)
+    if output.suffix.lower() not in Image.registered_extensions():
+        raise UserError(f'--output {output}: name a picture, such as {output.with_suffix(".png")}')
+    options = apply(Options, config, 'config')
+    source, batches, skipped = _batches(options)
+    names = inspection.classes(source)
+    with contextlib.closing(batches):
+        rows = ((batch, row) for batch in itertools.islice(batches, skipped, None)
+                for row in np.flatnonzero(batch.get('mask', batch['index'] >= 0)))
+        shown = [_pair(source, names, batch, row) for batch, row in itertools.islice(rows, _COUNT.value)]
+    if not shown:
+        raise UserError(f'--step {_STEP.value}: the split has no batch of that number')
+    heading = f'{recipe.name()}, {_SPLIT.value}, step {_STEP.value}'
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        sheet(shown, heading).save(output)
+    except OSError as error:
+        raise UserError(f'cannot write {output}: {error}') from error
+    print(f'{len(shown)} images are in {output}')
+
+
+def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int]:
+    """The split, host batches of it as a run makes them, and how many of them lie before --step."""
+    model = apply(models.create, options.model, 'config.model')
+    data, augment, view = open_input(options, model.num_classes)
+    if isinstance(data.train, sources.Synthetic):
+        raise UserError('synthetic batches are made on the device; there is nothing to look at')
+    if _SPLIT.value == 'train':
+        return data.train, input_pipeline.train_batches(data.train, augment, options.batch_size, options.seed,
+                                                        _STEP.value, data.workers), 0
+    return data.test, input_pipeline.eval_batches(data.test, view, options.eval_batch_size, data.workers), _STEP.value
+
+
+def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pair:
+    index, bad, seen = int(batch['index'][row]), int(batch['bad'][row]), batch['image'][row]
+    title, key = inspection.class_of(source.labels[index], names), source.key(index)
+    if bad == index:
+        return Pair(seen, seen, title, f'unreadable: {key}')
+    stored = decode(source.image(index))
+    note = f'{stored.shape[1]} x {stored.shape[0]}, {key}'
+    return Pair(stored, seen, title, note if bad < 0 else f'{note} for unreadable {source.key(bad)}')

@@ -1,0 +1,98 @@
+"""--config and its options, for every command that takes a recipe."""
+
+import importlib.util
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict, config_flags
+
+from imagenet_jax import record
+from imagenet_jax.errors import UserError, unknown
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
+
+
+def run(command: Callable[[list[str]], None], usage: str) -> None:
+    """Runs a command once its flags are parsed; --help prints `usage` and the recipe's options."""
+    app.run(command, flags_parser=partial(_parse, usage))
+
+
+def config(argv: list[str]) -> ConfigDict:
+    """The recipe with the command line's changes. Raises UserError: there is none, or `argv` has more than flags."""
+    if len(argv) > 1:
+        raise UserError(f'not a flag: {shlex.join(argv[1:])}; options are given as --config.NAME=VALUE')
+    if not flags.FLAGS['config'].present:
+        raise UserError('which recipe? Give --config, such as --config configs/resnet50.py')
+    return _CONFIG.value
+
+
+def name() -> str:
+    """The recipe's file, as the command line has it."""
+    return config_flags.get_config_filename(flags.FLAGS['config'])
+
+
+def _parse(usage: str, argv: list[str]) -> list[str]:
+    """Flags; what is wrong with them is said in one line."""
+    sys.path.insert(0, os.getcwd())  # recipes import their neighbours
+    try:
+        recipe = _recipe(argv)
+        if any(arg in ('-h', '-help', '--help') for arg in argv):
+            _help(usage, recipe)
+        return app.parse_flags_with_usage(argv)
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except (TypeError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+
+def _recipe(argv: list[str]) -> ConfigDict | None:
+    """The config as its file has it; None where the command names none.
+
+    Raises:
+      UserError: no such file, or a --config.NAME that it does not have.
+    """
+    named = re.search(r'^--?config[=\n](.+)', '\n'.join(argv), re.MULTILINE)
+    if not named:
+        return None
+    path = Path(named[1].split(':')[0])
+    if not path.is_file():
+        raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
+    spec = importlib.util.spec_from_file_location('recipe', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recipe = module.get_config(*named[1].split(':')[1:])
+    known = [f'config.{name}' for name in record.flatten(recipe.to_dict())]
+    for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
+        if name not in known:
+            raise unknown('option', name, known)
+    return recipe
+
+
+def _help(usage: str, recipe: ConfigDict | None) -> None:
+    print(usage)
+    if recipe is None:
+        print('Give --config too for a list of its options. configs/common.py says what each means.')
+    else:
+        print('Options of this recipe (configs/common.py says what each means):\n')
+        print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
+    sys.exit(0)
+
+
+def log_to_stderr() -> None:
+    """Our own log lines, with the time; other packages' warnings."""
+    if not flags.FLAGS['verbosity'].present:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax narrates every save
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+    ours = logging.getLogger('imagenet_jax')
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False

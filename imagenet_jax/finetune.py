@@ -1,0 +1,45 @@
+"""Where a run starts that does not start at random: config.init_from."""
+
+import logging
+from pathlib import Path
+
+import flax.linen as nn
+
+from imagenet_jax import weights
+from imagenet_jax.checkpoint import load_variables
+from imagenet_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def load(source: str, model: nn.Module) -> dict[str, dict]:
+    """Variables to start `model` from; without the head's where the source has another number of classes.
+
+    Args:
+      source: the folder of a run (its best checkpoint by top-1, or where none was evaluated the newest) or of an
+        import, or whatever `weights.find` takes: a file of PyTorch weights, a folder with one, hf:OWNER/NAME.
+      model: from `models.create`.
+
+    Returns:
+      {'params', 'batch_stats'}, float32 numpy arrays.
+
+    Raises:
+      UserError: no such source, it is damaged, or it does not fit; names every array that does not.
+    """
+    folder = Path(source).expanduser()
+    try:
+        if (folder / 'checkpoints').is_dir():
+            options, variables = load_variables(folder, best=True)
+            theirs = model.clone(num_classes=options['num_classes'])
+            weights.refuse_misfit(theirs, variables)
+        else:
+            path, _ = weights.find(source)
+            state_dict = weights.read(path)
+            theirs = model.clone(num_classes=weights.classes_of(model, state_dict))
+            variables = weights.from_torch(theirs, state_dict)
+    except UserError as error:
+        raise UserError(f'config.init_from={source}: {error}') from error
+    if theirs.num_classes != model.num_classes:
+        log.info('%s is for %d classes: the head starts anew, with %d', source, theirs.num_classes, model.num_classes)
+        variables = weights.without_head(theirs, variables)
+    return variables

@@ -1,0 +1,145 @@
+"""Our packed format, written by `python -m imagenet_jax convert`.
+
+    root/train-00000-of-00016.array_record      records in the order of the data set they were made of
+    root/train-00001-of-00016.array_record
+    root/train.index.npz                        labels and keys of all of them
+    root/train.json                             the manifest: classes, options, checksums; written last
+
+A record is the length of a header, 4 bytes little-endian, the header, and the image. The header is msgpack of [place in
+the shard, key, label or list of labels, shape]; the image is as encoded, or where shape is not null uint8 pixels of that
+shape. ArrayRecord's own hashes notice damaged bytes.
+"""
+
+import hashlib
+import json
+import os
+import struct
+import threading
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.sources.base import Source
+
+VERSION = 1
+_LENGTH = struct.Struct('<I')
+
+
+class ArrayRecord(Source):
+    """A finished conversion. Shards are opened when they are read from; their sizes are checked before."""
+
+    def __init__(self, path: str, split: str):
+        self._root = Path(path).expanduser()
+        manifest = read_manifest(self._root, split)
+        self.class_names = tuple(manifest['class_names'])
+        self._shards = [(shard['file'], shard['examples']) for shard in manifest['shards']]
+        for shard in manifest['shards']:
+            _check_size(self._root / shard['file'], shard['bytes'])
+        self._starts = np.cumsum([0, *(examples for _, examples in self._shards)])
+        self._read_index(manifest['index'])
+        self._open_cache()
+
+    @classmethod
+    def is_at(cls, path, split):
+        root = Path(path).expanduser()
+        return bool(path and split) and (_manifest_path(root, split).is_file()
+                                         or any(root.glob(f'{split}-*-of-*.array_record')))
+
+    def _read_index(self, entry):
+        path = self._root / entry['file']
+        _check_size(path, entry['bytes'])
+        if sha256(path) != entry['sha256']:
+            raise UserError(f'{path} is damaged: its bytes are not those that {self._root} was finished with')
+        with np.load(path) as index:
+            self.labels, self._keys = index['labels'], index['keys']
+        if not len(self.labels) == len(self._keys) == self._starts[-1]:
+            raise UserError(f'{path} lists {len(self.labels)} images, the shards hold {self._starts[-1]}')
+
+    def _open_cache(self):
+        self._readers: dict[int, ArrayRecordReader] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ('_readers', '_lock')}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._open_cache()
+
+    def image(self, index):
+        shard = int(np.searchsorted(self._starts, index, side='right')) - 1
+        try:
+            place = int(index - self._starts[shard])
+            found, key, _, image = unpack(self._reader(shard).read([place])[0])
+        except Exception as error:  # of several kinds, by what is damaged
+            raise OSError(f'{self._root / self._shards[shard][0]}: {str(error).splitlines()[0][:200]}') from error
+        if (found, key) != (place, self.key(index)):
+            raise OSError(f'{self._root / self._shards[shard][0]} holds {key!r} where the index has '
+                          f'{self.key(index)!r}: it is a shard of another conversion')
+        return image
+
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        with self._lock:
+            if shard not in self._readers:
+                file, examples = self._shards[shard]
+                reader = ArrayRecordReader(str(self._root / file), 'readahead_buffer_size:0')
+                if reader.num_records() != examples:
+                    raise ValueError(f'holds {reader.num_records()} records instead of {examples}')
+                self._readers[shard] = reader
+            return self._readers[shard]
+
+    def key(self, index):
+        return os.fsdecode(self._keys[index].item())
+
+
+def pack(place: int, key: str, label: int | list[float], image: bytes | np.ndarray) -> bytes:
+    """One record."""
+    shape = None if isinstance(image, bytes) else image.shape
+    header = msgpack.packb([place, key, label, shape], unicode_errors='surrogateescape')
+    return b''.join([_LENGTH.pack(len(header)), header, image if shape is None else image.tobytes()])
+
+
+def unpack(record: bytes) -> tuple[int, str, int | list[float], bytes | np.ndarray]:
+    """What `pack` was given; pixels are a view of the record."""
+    at = _LENGTH.size + _LENGTH.unpack_from(record)[0]
+    place, key, label, shape = msgpack.unpackb(record[_LENGTH.size:at], unicode_errors='surrogateescape')
+    return place, key, label, record[at:] if shape is None else np.frombuffer(record, np.uint8, offset=at).reshape(shape)
+
+
+def read_manifest(root: Path, split: str) -> dict:
+    """The manifest of one split. Raises UserError."""
+    path = _manifest_path(root, split)
+    try:
+        manifest = json.loads(path.read_text())
+        version = manifest['version']
+    except FileNotFoundError as error:
+        if any(root.glob(f'{split}-*-of-*.array_record')):
+            raise UserError(f'the conversion to {root}, split {split!r}, is not finished: there is no {path.name} yet; '
+                            'give the same command again, and it goes on') from error
+        there = sorted(p.stem for p in root.glob('*.json'))
+        raise UserError(f'no {path}; splits in {root}: {", ".join(there) or "none"}') from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{path} is no manifest of a conversion: {error!r}') from error
+    if version != VERSION:
+        raise UserError(f'{path} is of version {version}; this package reads {VERSION}')
+    return manifest
+
+
+def _manifest_path(root: Path, split: str) -> Path:
+    return root / f'{split}.json'
+
+
+def _check_size(path: Path, expected: int) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != expected:
+        found = 'is missing' if size is None else f'has {size} bytes'
+        raise UserError(f'{path} {found}, and the manifest says {expected}: copy it anew, or convert again')
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
