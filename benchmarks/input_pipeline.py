@@ -42,7 +42,6 @@ from PIL import Image, features
 
 WARM_UP = 4   # batches of each worker before the clock starts: by then no buffer is full from a head start
 GPU_RATES = (3500, 7000)  # images/s that one GPU may train on
-IMAGENET = 1_281_167
 ORIGINALS = 'original JPEGs'
 STORED = {'JPEGs of 256': ('--resize-shorter', '256'), 'pixels of 256 x 256': ('--raw', '256')}
 PEERS = ('tf.data', 'torch DataLoader')
@@ -234,6 +233,7 @@ def spread(values: list[float]) -> dict:
 def machine() -> dict:
     """Where this runs, and with what."""
     from imagenet_jax import runtime
+    from imagenet_jax.augment import jpeg
     versions = {'python': platform.python_version()}
     for name in PACKAGES:
         try:
@@ -245,6 +245,7 @@ def machine() -> dict:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
         model = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), model)
     return {'cpu': model, 'cores': cores(), 'git_revision': runtime.describe()['git_revision'],
+            'compiled_jpeg_reader': jpeg.BUILT,
             'versions': versions | {"pillow's libjpeg-turbo": features.version('libjpeg_turbo')}}
 
 
@@ -261,7 +262,8 @@ def command() -> str:
 
 def show(result: dict) -> None:
     """The tables."""
-    print(f'{result["data"]["images"]} images; {result["cores"]} x {result["cpu"]}; load average before: '
+    print(f'{result["data"]["images"]} images; JPEG reader {"" if result["compiled_jpeg_reader"] else "not "}compiled; '
+          f'{result["cores"]} x {result["cpu"]}; load average before: '
           f'{result["load_average_before"][0]}\nmedians of {result["rounds"]} rounds; ratios (least to most) by '
           'processor time, to one worker by the clock\n\n'
           f'{"loader":<17}{"data":<20} workers  images/s  a CPU second   to tf.data            to torch DataLoader   '
@@ -290,7 +292,7 @@ def show_sizes(result: dict) -> None:
         best = max(row['images_per_s_per_core']['median'] for row in result['cases']
                    if row['data'] == data and row['workers'] == most and row['loader'] not in PEERS)
         need = ' | '.join(str(math.ceil(rate / best)) for rate in GPU_RATES)
-        print(f'| {data} | {size * IMAGENET / 1e9:.0f} | {best:.0f} | {need} |')
+        print(f'| {data} | {size * loaders.IMAGENET / 1e9:.0f} | {best:.0f} | {need} |')
 
 
 if __name__ == '__main__':  # workers import this file anew

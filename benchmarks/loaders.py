@@ -9,8 +9,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 BATCH, SIZE = 64, 224
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a crop: area, and width over height
+IMAGENET = 1_281_167  # images in its training split
 PREFETCH = 2  # batches ahead: ours, and the DataLoader's default for each worker
 
 
@@ -18,9 +21,26 @@ def ours(format: str, path: Path, split: str, kind: str, workers: int) -> Iterat
     """input_pipeline.train_batches with so many 'threads' or 'processes'."""
     from imagenet_jax import input_pipeline, sources
     from imagenet_jax.augment.host import TrainTransform
-    source = sources.create(format, str(path), split, num_classes=10**6, size=SIZE)
+    source = Repeated(sources.create(format, str(path), split, num_classes=10**6, size=SIZE))
     return input_pipeline.train_batches(source, TrainTransform(SIZE, scale=SCALE, ratio=RATIO), BATCH, seed=0,
                                         workers=input_pipeline.Workers(**{kind: workers}))
+
+
+class Repeated:
+    """A source's images again and again, as many as ImageNet has: finding places in a short shuffle takes longer."""
+
+    def __init__(self, source):
+        self._source = source
+        self.labels = np.resize(source.labels, IMAGENET)
+
+    def __len__(self):
+        return IMAGENET
+
+    def image(self, index):
+        return self._source.image(index % len(self._source))
+
+    def key(self, index):
+        return self._source.key(index % len(self._source))
 
 
 def tf_data(path: Path, workers: int) -> Iterator[dict]:

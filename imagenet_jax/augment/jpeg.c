@@ -26,10 +26,10 @@ static void give_up_at_warning(j_common_ptr info, int level) {
   if (level < 0) give_up(info);
 }
 
-/* Whether the image's end follows. Compressed data holds no such pair of bytes. */
-static int ends(const struct jpeg_decompress_struct *info) {
+/* Whether the image's end was seen or follows. Compressed data holds no such pair of bytes. */
+static int ends(struct jpeg_decompress_struct *info) {
   const unsigned char *at = info->src->next_input_byte, *end = at + info->src->bytes_in_buffer;
-  if (info->unread_marker == JPEG_EOI) return 1;
+  if (info->unread_marker == JPEG_EOI || jpeg_input_complete(info)) return 1;
   while (at + 1 < end && (at = memchr(at, 0xff, end - 1 - at)) != NULL) {
     if (at[1] == JPEG_EOI) return 1;
     at++;
@@ -37,7 +37,7 @@ static int ends(const struct jpeg_decompress_struct *info) {
   return 0;
 }
 
-/* Writes rows top..top+height and columns left..left+width of the image at 1/shrink of its size, as RGB without gaps. */
+/* Writes rows top..top+height and columns left..left+width of the image at 1/shrink of its size, as RGB, no gaps. */
 int decode_crop(const unsigned char *data, size_t size, int shrink, int top, int left, int height, int width,
                 unsigned char *pixels) {
   struct jpeg_decompress_struct info;
@@ -68,7 +68,7 @@ int decode_crop(const unsigned char *data, size_t size, int shrink, int top, int
   count = left + width + MARGIN < (int)info.output_width ? left + width + MARGIN - start : info.output_width - start;
   jpeg_crop_scanline(&info, &start, &count); /* moves the start left, to where it can begin */
   row = info.mem->alloc_sarray((j_common_ptr)&info, JPOOL_IMAGE, count * 3 + 1, 1);
-  row[0]++;
+  row[0]++; /* not aligned: to aligned memory libjpeg-turbo writes past the caches, out of which we read */
   if (top > 0 && jpeg_skip_scanlines(&info, top) != (JDIMENSION)top) give_up((j_common_ptr)&info);
   for (line = 0; line < height; line++) {
     if (jpeg_read_scanlines(&info, row, 1) != 1) give_up((j_common_ptr)&info);

@@ -23,12 +23,13 @@ def _load():
 
 
 _decode_crop = _load()
+BUILT = _decode_crop is not None
 
 
 def decode_crop(image: bytes, shrink: int, top: int, left: int, height: int, width: int) -> np.ndarray | None:
     """A crop of a JPEG at 1/shrink of its size (1, 2, 4 or 8), in whose pixels the box is counted: uint8 RGB.
 
-    None where somebody else has to read it, or to say why it cannot be read: no reader, CMYK, any kind of damage, no end.
+    None where somebody else has to read it, or say why it cannot be read: no reader, CMYK, any damage, no end.
     """
     if _decode_crop is None:
         return None
