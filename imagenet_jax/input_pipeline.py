@@ -15,21 +15,13 @@ A batch of this process, of b images:
 
 import collections
 import dataclasses
-import gc
 import logging
-import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import grain
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -37,24 +29,12 @@ from imagenet_jax.augment.host import DecodeError
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.sources import Source, Synthetic
+from imagenet_jax.workers import Workers, load
 
 log = logging.getLogger(__name__)
 
 # Samples that may be tried for an unreadable one before the data as a whole counts as broken.
 _REPLACEMENTS = 16
-# Batches under construction ahead of the one in use, per process or per worker.
-_AHEAD = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Workers:
-    """Who decodes: `processes` workers, or where 0 this process's `threads` (0: one a core)."""
-    processes: int = 0
-    threads: int = 0
-
-    def __post_init__(self):
-        if self.processes < 0 or self.threads < 0:
-            raise UserError(f'data.processes {self.processes} and data.threads {self.threads} must not be negative')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +94,7 @@ def train_batches(source: Source, transform: Callable, batch_size: int, seed: in
     local = _local(batch_size)
     samples = (grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
                .random_map(_TrainSample(source, transform)))[jax.process_index()::jax.process_count()]
-    return _load(samples, local, start_step, None, workers)
+    return load(samples, local, start_step, None, workers)
 
 
 def eval_batches(source: Source, transform: Callable, batch_size: int, workers: Workers = Workers()) -> Iterator[dict]:
@@ -130,7 +110,7 @@ def eval_batches(source: Source, transform: Callable, batch_size: int, workers: 
     batches = -(-len(source) // batch_size)
     samples = (grain.MapDataset.range(batches * batch_size)
                .map(_EvalSample(source, transform)))[jax.process_index()::jax.process_count()]
-    return _load(samples, local, 0, batches, workers)
+    return load(samples, local, 0, batches, workers)
 
 
 def _local(batch_size: int) -> int:
@@ -139,66 +119,6 @@ def _local(batch_size: int) -> int:
     if batch_size < 1 or batch_size % processes:
         raise UserError(f'a batch of {batch_size} images does not divide among {processes} processes')
     return batch_size // processes
-
-
-def _load(samples: grain.MapDataset, size: int, start: int, stop: int | None, workers: Workers) -> Iterator[dict]:
-    if workers.processes:
-        batches = samples.batch(size)[start:stop]
-        read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-        return _from_processes(batches.to_iter_dataset(read), workers.processes)
-    return _from_threads(samples, size, start, stop, workers.threads or os.cpu_count())
-
-
-def _from_threads(samples, size, start, stop, threads) -> Iterator[dict]:
-    """Batches made by a pool of threads; decoding and resizing run outside the interpreter lock."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix='data')
-    pending = collections.deque()
-    try:
-        step = start
-        while True:
-            while len(pending) <= _AHEAD and (stop is None or step < stop):
-                pending.append([pool.submit(samples.__getitem__, i) for i in range(step * size, (step + 1) * size)])
-                step += 1
-            if not pending:
-                return
-            rows = [future.result() for future in pending.popleft()]
-            yield {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _from_processes(batches: grain.IterDataset, processes: int) -> Iterator[dict]:
-    if not flags.FLAGS.is_parsed():  # grain reads its own flags, also where the caller has no command line
-        flags.FLAGS.mark_as_parsed()
-    options = grain.MultiprocessingOptions(num_workers=processes, per_worker_buffer_size=_AHEAD)
-    iterator = iter(batches.mp_prefetch(options, worker_init_fn=partial(_start_worker, os.getpid())))
-    try:
-        for batch in iterator:
-            # A copy gives the shared memory back now; JAX would hold on to it, on a CPU until the process ends.
-            yield {name: np.array(value) for name, value in batch.items()}
-            del batch
-    finally:
-        iterator.close()
-        del iterator
-        gc.collect()  # a finished iterator keeps its last batches, in shared memory, in a reference cycle
-
-
-def _start_worker(parent: int, index: int, count: int):
-    """Runs first in each worker process."""
-    del index, count
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.environ['JAX_PLATFORMS'] = 'cpu'
-    if 'jax' in sys.modules:
-        jax.config.update('jax_platforms', 'cpu')
-
-    def end_with_parent():
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh) -> Iterator[tuple[dict, dict]]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -278,7 +279,51 @@ def test_two_processes_evaluate_every_image_once(spoiled):
     assert_same(take(eval_batches(spoiled, VIEW, 4, Workers(processes=2))), take(eval_batches(spoiled, VIEW, 4, ONE)))
 
 
-ORPHANS = """
+class Faulty:
+    """A transform with a mistake in it."""
+    size = 8
+
+    def __call__(self, image, rng):
+        if rng.random() < 0.2:
+            raise ZeroDivisionError('of a kind that no sample explains')
+        return AUGMENT(image, rng)
+
+
+def test_a_mistake_in_a_thread_is_raised(good):
+    with pytest.raises(ZeroDivisionError):
+        take(train_batches(good, Faulty(), 4, 0, workers=ONE), 20)
+
+
+def test_a_mistake_in_a_process_is_raised_with_its_place(good):
+    with pytest.raises(RuntimeError, match=r'(?s)in a data worker:.*in __call__.*ZeroDivisionError: of a kind'):
+        take(train_batches(good, Faulty(), 4, 0, workers=Workers(processes=1)), 20)
+
+
+def test_training_gives_up_in_a_process_as_in_a_thread(tmp_path):
+    image_folder(tmp_path, {f'train/ant/{i}.JPEG': jpeg(i) if i < 9 else b'junk' for i in range(400)})
+    source = sources.create('folder', str(tmp_path), 'train', 1, 8)
+    with pytest.raises(UserError, match='16 samples in a row cannot be read, the first ant/'):
+        take(train_batches(source, AUGMENT, 4, 3, workers=Workers(processes=1)), 20)
+
+
+def test_a_killed_worker_is_an_error_and_not_a_hang(good):
+    others, memory = set(multiprocessing.active_children()), shared_memory()
+    batches = train_batches(good, AUGMENT, 4, 0, workers=Workers(processes=2))
+    next(batches)
+    workers = set(multiprocessing.active_children()) - others
+    killed = workers.pop()
+    os.kill(killed.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=rf'data worker {killed.pid} has ended, with exit code -9'):
+        take(batches, 10)
+    assert all(ended(worker.pid) for worker in workers) and shared_memory() <= memory
+
+
+def shared_memory() -> set[str]:
+    """Names of what is shared, but for semaphores, which other libraries keep."""
+    return {name for name in os.listdir('/dev/shm') if not name.startswith('sem.')}
+
+
+LOOP = """
 import multiprocessing, sys, time
 from imagenet_jax import sources
 from imagenet_jax.augment.host import TrainTransform
@@ -289,20 +334,54 @@ if __name__ == '__main__':
     batches = train_batches(source, TrainTransform(8), 4, 0, workers=Workers(processes=2))
     next(batches), next(batches)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
+    if sys.argv[1] == 'mistake':
+        1 / 0
     time.sleep(600)
 """
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    script = tmp_path / 'train_for_ever.py'
-    script.write_text(ORPHANS)
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as parent:
-        try:
-            workers = [int(pid) for pid in parent.stdout.readline().split()]
-            assert len(workers) == 2 and not any(map(ended, workers))
-        finally:
+@pytest.mark.parametrize('end', ['mistake', signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_workers(end, tmp_path):
+    script, memory = tmp_path / 'loop.py', shared_memory()
+    script.write_text(LOOP)
+    here = {'PYTHONPATH': str(Path(__file__).parents[1])}  # this checkout, whatever is installed
+    with subprocess.Popen([sys.executable, str(script), str(end)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, start_new_session=True, env=os.environ | here) as parent:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(workers) == 2
+        if end == signal.SIGINT:
+            os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        elif end == signal.SIGKILL:
             parent.kill()
+        errors = parent.stderr.read()
+    assert {'mistake': 'ZeroDivisionError', signal.SIGINT: 'KeyboardInterrupt', signal.SIGKILL: ''}[end] in errors
+    assert errors.count('Traceback') == (end != signal.SIGKILL)
     wait_until(lambda: all(map(ended, workers)))
+    assert shared_memory() <= memory
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [Workers(threads=2), Workers(processes=2)], ids=['threads', 'processes'])
+def test_memory_stays_flat_over_twenty_epochs(workers, tmp_path):
+    image_folder(tmp_path, {f'train/ant/{i:03d}.JPEG': jpeg(i, 300, 400) for i in range(120)})
+    source = sources.create('folder', str(tmp_path), 'train', 1, 224)
+    batches, levels = train_batches(source, TrainTransform(224), 24, 0, workers=workers), []
+    for epoch in range(24):
+        for _ in range(5):
+            next(batches)
+        if epoch >= 3:  # by then every buffer has been in use
+            levels.append(resident_bytes())
+    batches.close()
+    assert max(levels[-5:]) - min(levels[:5]) < 20e6  # an epoch's images are 18 MB, 20 epochs' 360
+
+
+def resident_bytes() -> int:
+    """Memory of this process and its workers."""
+    pages = 0
+    for pid in (os.getpid(), *(worker.pid for worker in multiprocessing.active_children())):
+        with open(f'/proc/{pid}/statm') as statm:
+            pages += int(statm.read().split()[1])
+    return pages * os.sysconf('SC_PAGE_SIZE')
 
 
 # The way to the devices.
