@@ -247,8 +247,8 @@ def test_eval_crop_larger_than_the_resized_image_is_refused():
 
 # Training's view.
 
-@pytest.mark.parametrize('shape,to', [((96, 128), (48, 60)), ((60, 70), (24, 24)), ((96, 60), (32, 70)), ((50, 40), (45, 33)),
-                                      ((20, 24), (48, 64))])
+@pytest.mark.parametrize('shape,to', [((96, 128), (48, 60)), ((60, 70), (24, 24)), ((96, 60), (32, 70)),
+                                      ((50, 40), (45, 33)), ((20, 24), (48, 64))])
 def test_training_resize_is_close_to_pillows_antialiased_bilinear(shape, to):
     pixels = cv2.GaussianBlur(scene(*shape), (0, 0), 0.7)
     pillow = np.asarray(Image.fromarray(pixels).resize(to[::-1], Image.Resampling.BILINEAR))
