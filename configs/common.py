@@ -65,6 +65,7 @@ def get_config() -> ConfigDict:
     config.accumulation = 1                 # parts a batch is computed in, one after the other
     config.epochs = 90.0                    # of the training split
     config.steps = 0                        # where not 0: updates, instead of epochs
+    config.loss = 'softmax'                 # or 'sigmoid', where an image may have several classes
     config.label_smoothing = 0.0
     config.ema_decay = 0.0                  # of averaged weights, evaluated beside the raw ones; 0: none
 

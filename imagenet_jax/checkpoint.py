@@ -2,7 +2,7 @@
 
     <run>/checkpoints/<step>/state       the TrainState, or variables alone, in Orbax's standard layout
     <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it
-    <run>/checkpoints/<step>/evaluation  JSON: top-1 of this state, null where it was not evaluated
+    <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
@@ -32,20 +32,20 @@ _ITEMS = ('state', 'contents', 'evaluation')
 
 
 class _Best(policies.PreservationPolicy):
-    """Keeps the best by top-1. Orbax's own BestN knows only what the same process saved."""
+    """Keeps the best by score. Orbax's own BestN knows only what the same process saved."""
 
-    def __init__(self, top1: dict[int, float]):
-        self._top1 = top1
+    def __init__(self, score_of: dict[int, float]):
+        self._score_of = score_of
 
     def should_preserve(self, checkpoints, *, context):
         del context
-        scores = {c.step: (self._top1[c.step], c.step) for c in checkpoints if c.step in self._top1}
+        scores = {c.step: (self._score_of[c.step], c.step) for c in checkpoints if c.step in self._score_of}
         best = max(scores, key=scores.get, default=None)
         return [c.step == best for c in checkpoints]
 
 
 class Checkpoints:
-    """Saves of one run: the latest two and the best by top-1 are kept.
+    """Saves of one run: the latest two and the best by score are kept.
 
     Args:
       workdir: the run's folder; its checkpoints/ is made where missing.
@@ -56,25 +56,25 @@ class Checkpoints:
         self._open()
 
     def _open(self):
-        self._top1 = {}
+        self._score_of = {}
         # LatestN must stand beside: best alone would delete the point to resume from.
-        keep = policies.AnyPreservationPolicy([policies.LatestN(2), _Best(self._top1)])
+        keep = policies.AnyPreservationPolicy([policies.LatestN(2), _Best(self._score_of)])
         options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=_ITEMS)
-        self._top1 |= _evaluated(self._manager)
+        self._score_of |= _evaluated(self._manager)
 
-    def save(self, state: TrainState, top1: float | None = None) -> None:
+    def save(self, state: TrainState, score: float | None = None) -> None:
         """Copies the state and writes it in the background; a step that is already saved is left alone."""
-        self._save(int(state.step), state, top1)
+        self._save(int(state.step), state, score)
 
-    def _save(self, step, state, top1=None):
+    def _save(self, step, state, score=None):
         if step in self._manager.all_steps():
             return
-        if top1 is not None:
-            self._top1[step] = top1
+        if score is not None:
+            self._score_of[step] = score
         self._manager.save(step, args=ocp.args.Composite(
             state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_contents(state)),
-            evaluation=ocp.args.JsonSave({'top1': top1})))
+            evaluation=ocp.args.JsonSave({'score': score})))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state that loads and whose every byte is as saved; None where nothing was saved.
@@ -131,7 +131,8 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
 
     Args:
       workdir: holds config.json and checkpoints/.
-      best: the best by top-1, where any was evaluated; else the newest. Either way the first of them that loads.
+      best: the best by top-1 or mean average precision, where any was evaluated; else the newest. Either way the first
+        of them that loads.
       ema: the running average instead of the raw weights.
 
     Returns:
@@ -147,8 +148,8 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     # Only a reader: whoever trains there may be in the middle of a save.
     options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     with closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)) as manager:
-        top1 = _evaluated(manager) if best else {}
-        steps = sorted(manager.all_steps(), key=lambda step: (top1.get(step, -1), step), reverse=True)
+        score_of = _evaluated(manager) if best else {}
+        steps = sorted(manager.all_steps(), key=lambda step: (score_of.get(step, -1), step), reverse=True)
         if not steps:
             raise UserError(f'{folder} holds no finished checkpoint')
         variables, damaged = _first_that_loads(folder, steps, lambda step: _load_variables(manager, step, ema))
@@ -177,14 +178,15 @@ def _restore(manager, step, **item):
 
 
 def _evaluated(manager) -> dict[int, float]:
-    """Step -> top-1, of the steps that were evaluated and whose record of it can be read."""
+    """Step -> score, of the steps that were evaluated and whose record of it can be read."""
     found = {}
     for step in manager.all_steps():
         try:
-            found[step] = _restore(manager, step, evaluation=ocp.args.JsonRestore())['top1']
+            evaluation = _restore(manager, step, evaluation=ocp.args.JsonRestore())
+            found[step] = evaluation['score'] if 'score' in evaluation else evaluation['top1']  # its earlier name
         except Exception as error:  # no reason to stop a run; damage takes as many forms as that of arrays
-            log.warning('%s: its top-1 cannot be read: %s', manager.directory / str(step), type(error).__name__)
-    return {step: top1 for step, top1 in found.items() if top1 is not None}
+            log.warning('%s: its score cannot be read: %s', manager.directory / str(step), type(error).__name__)
+    return {step: score for step, score in found.items() if score is not None}
 
 
 def _first_that_loads(folder: Path, steps: Iterable[int], load: Callable) -> tuple:

@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from imagenet_jax.metrics import average_precision
 
 
 def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict, dict]], expected: int,
@@ -18,20 +21,32 @@ def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict,
       check: called with each host batch, such as `BadSamples.check`.
 
     Returns:
-      top1, top5 (fractions of all images), loss (nats an image), and confusion, int (K, K), rows the label.
+      top1, top5 (fractions of all images), loss (nats an image), and confusion, int (K, K), rows the label; from an
+      eval step for 'sigmoid', mean_average_precision (over the classes that have images) and loss.
 
     Raises:
       AssertionError: the images counted are not `expected`.
     """
-    total = None
+    total, rows = None, []
     for host_batch, batch in batches:
         check(host_batch)
         sums = eval_step(variables, batch)
+        rows.append({name: sums.pop(name) for name in ('scores', 'labels') if name in sums})
         # The sum of the batch before last is waited for, so that batches do not pile up on the devices.
         jax.block_until_ready(total)
         total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        rows[-2:-1] = jax.device_get(rows[-2:-1])
     total = jax.device_get(total)
     count = int(total['count'])
     assert count == expected, f'evaluation counted {count} images of {expected}'
+    loss = float(total['loss']) / count
+    if rows[0]:
+        scores, labels = (np.concatenate([row[name] for row in jax.device_get(rows)]) for name in ('scores', 'labels'))
+        return {'mean_average_precision': _mean(average_precision(scores, labels)), 'loss': loss}
     return {'top1': int(total['top1']) / count, 'top5': int(total['top5']) / count,
-            'loss': float(total['loss']) / count, 'confusion': total['confusion']}
+            'loss': loss, 'confusion': total['confusion']}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Of those that are not NaN; NaN where there are none."""
+    return float(np.mean(values[~np.isnan(values)])) if np.isfinite(values).any() else float('nan')

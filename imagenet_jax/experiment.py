@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from imagenet_jax import finetune, input_pipeline, models, optim, runtime, sources, step
+from imagenet_jax import finetune, input_pipeline, losses, models, optim, runtime, sources, step
 from imagenet_jax.augment import device, host
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.evaluate import evaluate
 from imagenet_jax.options import apply, chosen
 
@@ -33,6 +33,7 @@ class Options:
     distributed: Mapping
     init_from: str
     freeze: tuple
+    loss: str
     batch_size: int
     eval_batch_size: int
     accumulation: int
@@ -94,6 +95,7 @@ class Experiment:
       steps: updates of the whole run.
       steps_per_epoch: a float, since epochs may end inside a batch.
       mesh, model, data, train_step: as the modules of those names say.
+      score: the number in an evaluation's row that the best checkpoint is chosen by.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -105,6 +107,8 @@ class Experiment:
         if self.model.num_classes < 1:
             raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
         self.data, self._augment, self._view = open_input(options, self.model.num_classes)
+        self._check_loss()
+        self.score = 'eval/top1' if options.loss == 'softmax' else 'eval/mean_average_precision'
         self._check_numbers()
         self.steps_per_epoch = len(self.data.train) / options.batch_size
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
@@ -115,9 +119,24 @@ class Experiment:
         self._check_patterns()
         preprocess = apply(device.Normalize, options.normalize, 'config.normalize')
         self.train_step = step.make_train_step(
-            self.model, self._optimizer, preprocess, self.mesh, label_smoothing=options.label_smoothing,
-            accumulation=options.accumulation, ema_decay=options.ema_decay, freeze=options.freeze)
-        self._eval_step = step.make_eval_step(self.model, preprocess, self.mesh)
+            self.model, self._optimizer, preprocess, self.mesh, loss=options.loss,
+            label_smoothing=options.label_smoothing, accumulation=options.accumulation, ema_decay=options.ema_decay,
+            freeze=options.freeze)
+        self._eval_step = step.make_eval_step(self.model, preprocess, self.mesh, loss=options.loss)
+
+    def _check_loss(self):
+        loss, data = self.options.loss, self.data
+        if loss not in losses.LOSSES:
+            raise unknown('config.loss', loss, losses.LOSSES)
+        for source in (data.train, data.test):
+            if source.labels.ndim == 2 and loss == 'softmax':
+                raise UserError('config.loss=softmax is for images of one class each, and these may have several: set '
+                                'config.loss=sigmoid')
+            if source.labels.ndim == 1 and loss == 'sigmoid':
+                raise UserError('config.loss=sigmoid is for images that may have several classes, and these have one '
+                                'each: set config.loss=softmax (or for voc config.data.labels=all)')
+        if loss == 'sigmoid' and not (data.test.labels == 1).any():
+            raise UserError(f'no image of {len(data.test)} to evaluate on is of any class')
 
     def _check_numbers(self):
         options, devices = self.options, jax.device_count()
@@ -171,13 +190,16 @@ class Experiment:
         return input_pipeline.to_devices(input_pipeline.train_batches(
             source, self._augment, options.batch_size, options.seed, start, self.data.workers), self.mesh)
 
-    def evaluate(self, state: step.TrainState) -> tuple[dict, np.ndarray]:
-        """One evaluation's row, averaged weights beside the raw ones where there are any, and the confusion matrix."""
+    def evaluate(self, state: step.TrainState) -> tuple[dict, np.ndarray | None]:
+        """One evaluation's row, averaged weights beside the raw ones where there are any, and the confusion matrix.
+
+        There is no matrix, but None, where images may have several classes.
+        """
         result = self._evaluate(state.variables)
-        confusion = result.pop('confusion')
+        confusion = result.pop('confusion', None)
         if self.options.ema_decay:
             averaged = self._evaluate(state.ema)
-            result |= {f'ema_{name}': averaged[name] for name in ('top1', 'top5', 'loss')}
+            result |= {f'ema_{name}': averaged[name] for name in result if name != 'bad_samples'}
         return {f'eval/{name}': value for name, value in result.items()}, confusion
 
     def _evaluate(self, variables: dict) -> dict:

@@ -16,7 +16,7 @@ def load(source: str, model: nn.Module) -> dict[str, dict]:
     """Variables to start `model` from; without the head's where the source has another number of classes.
 
     Args:
-      source: the folder of a run (its best checkpoint by top-1, or where none was evaluated the newest) or of an
+      source: the folder of a run (its best checkpoint, or where none was evaluated the newest) or of an
         import, or whatever `weights.find` takes: a file of PyTorch weights, a folder with one, hf:OWNER/NAME.
       model: from `models.create`.
 

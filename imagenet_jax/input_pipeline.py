@@ -7,7 +7,8 @@ that resuming needs only the step, and neither workers nor devices change which 
 the split once, in order, its last batch padded.
 
 A batch of this process, of b images:
-  image: uint8 (b, size, size, 3)      label: int32 (b,)      index: int32 (b,), the sample's place in the source
+  image: uint8 (b, size, size, 3)      index: int32 (b,), the sample's place in the source
+  label: int32 (b,); multi-label float32 (b, K), NaN where a class is not counted
   bad: int32 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the
     unreadable sample itself (its pixels are zero); -1 where the sample was readable
   mask: bool (b,), evaluation only: False marks padding
@@ -66,7 +67,7 @@ class _EvalSample(grain.transforms.Map):
         size = self.transform.size
         blank = np.zeros((size, size, 3), np.uint8)
         if index >= len(self.source):
-            return _sample(blank, 0, -1, -1) | {'mask': np.bool_(False)}
+            return _sample(blank, np.zeros_like(self.source.labels[0]), -1, -1) | {'mask': np.bool_(False)}
         label = self.source.labels[index]
         try:
             sample = _sample(self.transform(self.source.image(index)), label, index, -1)
@@ -76,7 +77,8 @@ class _EvalSample(grain.transforms.Map):
 
 
 def _sample(image, label, index, bad) -> dict:
-    return {'image': image, 'label': np.int32(label), 'index': np.int32(index), 'bad': np.int32(bad)}
+    label = np.asarray(label, np.float32 if np.ndim(label) else np.int32)
+    return {'image': image, 'label': label, 'index': np.int32(index), 'bad': np.int32(bad)}
 
 
 def train_batches(source: Source, transform: Callable, batch_size: int, seed: int, start_step: int = 0,

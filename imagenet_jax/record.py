@@ -11,9 +11,9 @@ from imagenet_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# A later start may not change these: they decide the arrays, or which images step t consumes.
-_FIXED = ('model', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name', 'run.train_examples',
-          'run.class_names')
+# A later start may not change these: they decide the arrays, which images step t consumes, or what a score means.
+_FIXED = ('model', 'loss', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name',
+          'run.train_examples', 'run.class_names')
 # What differs between two starts of the same run without meaning anything.
 _FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts')
 
@@ -57,7 +57,8 @@ def check_resumable(workdir: Path, record: dict) -> None:
     earlier = read(workdir)
     if earlier is None:
         return
-    before, now = flatten(earlier), flatten(json.loads(json.dumps(record)))
+    # Runs from before config.loss had what it defaults to.
+    before, now = {'loss': 'softmax'} | flatten(earlier), flatten(json.loads(json.dumps(record)))
     changes = {name: (before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys())
                if before.get(name) != now.get(name) and not _under(name, _FREE)}
     refused = [f'  config.{name}: was {old!r}, now {new!r}' for name, (old, new) in changes.items()

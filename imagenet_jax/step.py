@@ -96,8 +96,8 @@ def _initial_state(model, optimizer, seed, image_size, ema, loaded) -> TrainStat
 
 
 def make_train_step(model: nn.Module, optimizer: Optimizer, preprocess: Callable, mesh: Mesh, *,
-                    label_smoothing: float = 0.0, accumulation: int = 1, ema_decay: float = 0.0,
-                    freeze: Sequence[str] = ()) -> Callable:
+                    loss: str = 'softmax', label_smoothing: float = 0.0, accumulation: int = 1,
+                    ema_decay: float = 0.0, freeze: Sequence[str] = ()) -> Callable:
     """Makes (state, batch) -> (state, metrics), jitted, the state donated.
 
     Args:
@@ -105,20 +105,22 @@ def make_train_step(model: nn.Module, optimizer: Optimizer, preprocess: Callable
       optimizer: from `optim.create`.
       preprocess: uint8 images -> float images, on the device.
       mesh: from `make_mesh`.
-      label_smoothing: see `losses.cross_entropy`.
+      loss: one of `losses.LOSSES`.
+      label_smoothing: see there.
       accumulation: parts that each device's share of the batch is cut into, their gradients averaged into one update.
       ema_decay: of the running average, warmed up as min(decay, (1 + t) / (10 + t)); 0 for none.
       freeze: patterns (`optim.matching`) of parameters that need no gradient. A norm all of whose parameters are
         frozen uses its running statistics and leaves them as they are. The optimizer must have the same patterns.
 
-    The batch holds image, uint8 (B, H, W, 3), and label, int32 (B,). The metrics are float32 scalars: loss, accuracy
-    (fraction), learning_rate, grad_norm, loss_scale, bad_steps, bad_in_a_row.
+    The batch holds image, uint8 (B, H, W, 3), and label, int32 (B,), or for 'sigmoid' float32 (B, K). The metrics are
+    float32 scalars: loss, accuracy (fraction), learning_rate, grad_norm, loss_scale, bad_steps, bad_in_a_row.
     """
-    step = partial(_train_step, model, optimizer, preprocess, label_smoothing, accumulation, ema_decay, freeze)
+    loss_of = partial(losses.LOSSES[loss], smoothing=label_smoothing)
+    step = partial(_train_step, model, optimizer, preprocess, loss_of, accumulation, ema_decay, freeze)
     return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P()), donate_argnums=0)
 
 
-def _train_step(model, optimizer, preprocess, label_smoothing, accumulation, ema_decay, freeze, state, batch):
+def _train_step(model, optimizer, preprocess, loss_of, accumulation, ema_decay, freeze, state, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
     # With parameters varying, gradients stay each device's own until the one all-reduce below, in float32. Replicated
@@ -132,8 +134,7 @@ def _train_step(model, optimizer, preprocess, label_smoothing, accumulation, ema
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
         logits, updated = model.apply(variables, preprocess(part['image']), train=True, mutable=['batch_stats'],
                                       rngs={'dropout': key})
-        loss = losses.cross_entropy(logits, part['label'], label_smoothing).mean()
-        accuracy = (logits.argmax(-1) == part['label']).mean(dtype=jnp.float32)
+        loss, accuracy = (f(logits, part['label']).mean() for f in (loss_of, losses.accuracy))
         return loss * state.loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
 
     def accumulate(carry, numbered_part):
@@ -196,15 +197,24 @@ def _update(optimizer, ema_decay, dtype, state, stats, gradients, loss, accuracy
     return new, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
 
 
-def make_eval_step(model: nn.Module, preprocess: Callable, mesh: Mesh) -> Callable:
+def make_eval_step(model: nn.Module, preprocess: Callable, mesh: Mesh, *, loss: str = 'softmax') -> Callable:
     """Makes (variables, batch) -> sums over the batch's real images, jitted.
 
-    The batch is `input_pipeline.eval_batches`'s. The sums: count, top1 and top5 (int32), loss (float32), confusion
-    (int32 (K, K), rows the label, columns the prediction). An unreadable image counts, and counts as wrong; it has no
-    place in the confusion matrix.
+    The batch is `input_pipeline.eval_batches`'s. The sums: count (int32), loss (float32), and
+
+    for 'softmax': top1 and top5 (int32), confusion (int32 (K, K), rows the label, columns the prediction). An
+    unreadable image counts, and counts as wrong; it has no place in the confusion matrix;
+
+    for 'sigmoid', where a measure needs the whole split: scores and labels, float32 (B, K), the rows of all devices
+    on each. A score is the logit, or where it is not finite or the image is unreadable -inf, the worst; labels are NaN
+    in rows of padding.
     """
-    step = partial(_eval_step, model, preprocess)
-    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P()))
+    if loss == 'softmax':
+        step, specs = _eval_step, P()
+    else:
+        step, specs = _score_step, {'count': P(), 'loss': P(), 'scores': P(DATA_AXIS), 'labels': P(DATA_AXIS)}
+    step = jax.shard_map(partial(step, model, preprocess), mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=specs)
+    return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
 
 
 def _eval_step(model, preprocess, variables, batch):
@@ -220,3 +230,13 @@ def _eval_step(model, preprocess, variables, batch):
             'top5': hits.sum(dtype=jnp.int32), 'loss': jnp.where(mask, loss, 0.0).sum(),
             'confusion': jnp.zeros((classes, classes), jnp.int32).at[label, best[:, 0]].add(valid.astype(jnp.int32))}
     return jax.lax.psum(sums, DATA_AXIS)
+
+
+def _score_step(model, preprocess, variables, batch):
+    logits = model.apply(variables, preprocess(batch['image']), train=False)
+    label, mask = batch['label'], batch['mask']
+    loss = losses.sigmoid_cross_entropy(logits, label)
+    sums = {'count': mask.sum(dtype=jnp.int32), 'loss': jnp.where(mask, loss, 0.0).sum()}
+    valid = (batch['bad'] < 0)[:, None] & jnp.isfinite(logits)
+    return jax.lax.psum(sums, DATA_AXIS) | {'scores': jnp.where(valid, logits, -jnp.inf),
+                                            'labels': jnp.where(mask[:, None], label, jnp.nan)}

@@ -102,7 +102,7 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
         if evaluating:
             result, confusion = experiment.evaluate(state)
             row |= result
-            if writer and _due(experiment, at, options.confusion_epochs):
+            if writer and confusion is not None and _due(experiment, at, options.confusion_epochs):
                 writer.write_image(at, 'eval/confusion',
                                    confusion_image(confusion, experiment.data.test.class_names))
         if row and writer:
@@ -112,7 +112,7 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
         signal = stop.agreed(at)
         if evaluating or signal or at == experiment.steps or _due(experiment, at, 0, options.checkpoint_steps):
             meter.pause()
-            checkpoints.save(state, result['eval/top1'] if evaluating else None)
+            checkpoints.save(state, result[experiment.score] if evaluating else None)
         if signal:
             raise runtime.Stopped(signal)
         meter.resume()

@@ -19,8 +19,8 @@ class Pixels(nn.Module):
         return -images if train else images
 
 
-def make(devices=1):
-    return step.make_eval_step(Pixels(), lambda images: images, step.make_mesh(jax.devices()[:devices]))
+def make(devices=1, **options):
+    return step.make_eval_step(Pixels(), lambda images: images, step.make_mesh(jax.devices()[:devices]), **options)
 
 
 @pytest.fixture(scope='module')

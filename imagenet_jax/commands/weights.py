@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument('--checkpoint', required=True, metavar='DIR', type=Path, help='the folder of a run or an import')
     add.add_argument('--output', required=True, metavar='FILE', type=Path, help=', '.join(weights.SUFFIXES))
     add.add_argument('--ema', action='store_true', help='the averaged weights')
-    add.add_argument('--best', action='store_true', help='of the checkpoint best by top-1, instead of the newest')
+    add.add_argument('--best', action='store_true', help='of the checkpoint best in evaluation, instead of the newest')
     add.set_defaults(run=_export)
     return parser
 

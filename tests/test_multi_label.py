@@ -1,0 +1,201 @@
+"""Images of several classes: average precision, the step on one device and on eight, and whole runs."""
+
+import numpy as np
+import pytest
+from fixtures_images import encode, image_folder
+from fixtures_layouts import thing
+from runs import contents, rows, run, saved
+from test_evaluate import batch as eval_batch
+from test_evaluate import make
+from test_step import CLASSES, Run, Tiny, batch, relative_difference
+
+from configs import common
+from imagenet_jax.errors import UserError
+from imagenet_jax.evaluate import evaluate
+from imagenet_jax.experiment import Experiment
+from imagenet_jax.losses import accuracy, sigmoid_cross_entropy
+from imagenet_jax.metrics import average_precision
+
+# --- average precision
+
+
+def column(*values):
+    return np.array(values, np.float32)[:, None]
+
+
+@pytest.mark.parametrize(('labels', 'expected'), [
+    ((1, 1, 0, 0), 1.0),
+    ((0, 0, 1, 1), 1 / 2),             # precision 1/3 at recall 1/2, 2/4 at 1: the better one holds for both
+    ((1, 0, 1, 0), 1 / 2 + 1 / 2 * 2 / 3),
+    ((0, 1, 0, 0), 1 / 2),
+    ((np.nan, 1, 0, np.nan), 1.0),     # as if they were not there
+    ((0, 0, np.nan, 0), np.nan),
+])
+def test_average_precision_by_hand(labels, expected):
+    found = average_precision(column(4, 3, 2, 1), column(*labels))
+    np.testing.assert_allclose(found, [expected])
+
+
+def test_equal_scores_are_retrieved_together():
+    for labels in ((1, 0, 0, 0), (0, 0, 0, 1)):
+        np.testing.assert_allclose(average_precision(column(0, 0, 0, 0), column(*labels)), [1 / 4])
+
+
+def test_scores_that_are_not_finite_are_never_retrieved():
+    np.testing.assert_allclose(average_precision(column(-np.inf, 2, np.nan, np.inf), column(1, 1, 1, 1)), [1 / 4])
+    np.testing.assert_array_equal(average_precision(column(-np.inf, np.nan), column(1, 0)), [0])
+
+
+def brute_force(scores, labels):
+    """The definition, for every recall that there is."""
+    kept = ~np.isnan(labels)
+    scores, labels = scores[kept], labels[kept] == 1
+    curve = []
+    for threshold in np.unique(scores):
+        taken = scores >= threshold
+        curve.append((labels[taken].sum() / labels.sum(), labels[taken].mean()))
+    area, before = 0.0, 0.0
+    for recall in sorted({recall for recall, _ in curve}):
+        area += (recall - before) * max(precision for r, precision in curve if r >= recall)
+        before = recall
+    return area
+
+
+def drawn(n, k, seed=0):
+    """Scores with ties, labels with 1 less often than 0, some not counted."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, k)) < 0.3).astype(np.float32)
+    labels[rng.random((n, k)) < 0.1] = np.nan
+    return rng.integers(-9, 10, (n, k)).astype(np.float32) / 3, labels
+
+
+def test_average_precision_by_brute_force():
+    scores, labels = drawn(40, 30)
+    expected = [brute_force(*pair) for pair in zip(scores.T, labels.T, strict=True)]
+    np.testing.assert_allclose(average_precision(scores, labels), expected)
+
+
+# --- the step
+
+
+def with_labels(seed=0):
+    return batch(seed=seed) | {'label': drawn(16, CLASSES, seed)[1]}
+
+
+def test_eight_devices_train_as_one():
+    runs = [Run(Tiny(norm='sync'), devices, rate=0.001, loss='sigmoid', label_smoothing=0.1) for devices in (1, 8)]
+    start = runs[0].host()
+    for seed in range(5):
+        one, eight = (run.step(with_labels(seed)) for run in runs)
+        assert eight == pytest.approx(one, rel=1e-3)
+    one, eight = (run.host() for run in runs)
+    assert relative_difference(eight.params, one.params) < 1e-5
+    assert relative_difference(one.params, start.params) > 1e-5
+
+
+def test_metrics_are_those_of_the_losses_module():
+    run, data = Run(Tiny(norm='none'), loss='sigmoid'), with_labels()
+    logits = Tiny(norm='none').apply({'params': run.host().params}, data['image'] / 128.0 - 1, train=True)
+    metrics = run.step(data)
+    assert metrics['loss'] == pytest.approx(float(sigmoid_cross_entropy(logits, data['label']).mean()), rel=1e-5)
+    assert metrics['accuracy'] == pytest.approx(float(accuracy(logits, data['label']).mean()), rel=1e-6)
+
+
+def split(scores, labels, size, bad=()):
+    """As input_pipeline.eval_batches and to_devices give it; padding has scores that would count as right."""
+    n = len(scores)
+    for start in range(0, n, size):
+        index = np.arange(start, start + size)
+        rows, mask = index % n, index < n
+        yield {}, eval_batch(np.where(mask[:, None], scores[rows], 9), np.where(mask[:, None], labels[rows], 1),
+                             np.where(np.isin(index, bad), index, -1), mask)
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_evaluation_of_the_whole_split(devices):
+    scores, labels = drawn(37, 6)
+    labels[:, 2] = 0  # a class without images
+    scores[4, 1] = np.nan
+    result = evaluate(make(devices, loss='sigmoid'), {}, split(scores, labels, 16, bad=[0, 20]), 37)
+    worst = np.where(np.isin(np.arange(37), [0, 20])[:, None], -np.inf, scores)
+    expected = np.nanmean(average_precision(worst, labels))
+    assert result['mean_average_precision'] == pytest.approx(expected)
+    assert result['mean_average_precision'] != pytest.approx(np.nanmean(average_precision(scores, labels)))
+    assert result.keys() == {'mean_average_precision', 'loss'} and not np.isfinite(result['loss'])
+
+
+def test_evaluation_loss():
+    scores, labels = drawn(20, 6)
+    result = evaluate(make(2, loss='sigmoid'), {}, split(scores, labels, 8), 20)
+    assert result['loss'] == pytest.approx(float(sigmoid_cross_entropy(scores, labels).mean()))
+
+
+# --- whole runs
+
+COLOURS = {'aeroplane': (0, 90), 'bird': (1, 90), 'boat': (2, 90)}
+
+
+def voc(root, count=96):
+    """VOC2012 with splits train and val; each of three classes adds a colour, and one image of val is unreadable."""
+    rng = np.random.default_rng(0)
+    files, names = {}, [f'2012_{i:06d}' for i in range(count)]
+    for i, name in enumerate(names):
+        present = [c for c in COLOURS if rng.random() < 0.5] or ['bird']
+        pixels = rng.integers(60, size=(12, 12, 3)).astype(np.uint8)
+        for channel, value in (COLOURS[c] for c in present):
+            pixels[..., channel] += value
+        inside = ''.join(thing(c) for c in present) + (thing('cow', difficult=1) if i % 5 == 0 else '')
+        files[f'JPEGImages/{name}.jpg'] = b'' if i == count - 1 else encode(pixels, quality=95)
+        files[f'Annotations/{name}.xml'] = f'<annotation>{inside}</annotation>'.encode()
+    files['ImageSets/Main/train.txt'] = '\n'.join(names[:64]).encode()
+    files['ImageSets/Main/val.txt'] = '\n'.join(names[64:]).encode()
+    return image_folder(root, {f'VOC2012/{name}': data for name, data in files.items()})
+
+
+def arguments(path):
+    return ('--config', 'configs/digits.py', '--config.data.format=voc', f'--config.data.path={path}',
+            '--config.data.labels=all', '--config.data.eval_split=val', '--config.loss=sigmoid',
+            '--config.model.num_classes=20', '--config.augment.size=8', '--config.eval.size=8', '--config.eval.resize=8',
+            '--config.augment.pad=1', '--config.batch_size=16', '--config.eval_batch_size=32', '--config.epochs=0',
+            '--config.steps=20', '--config.schedule.name=constant', '--config.schedule.warmup_epochs=0',
+            '--config.eval_steps=10', '--config.log_steps=10')
+
+
+@pytest.mark.runs
+def test_learns_resumes_and_keeps_the_best(tmp_path):
+    base = arguments(voc(tmp_path / 'data'))
+    run(tmp_path / 'whole', base=base)
+    written = rows(tmp_path / 'whole')
+    assert written[-1]['eval/mean_average_precision'] > 0.9  # chance is a class's share of the images, here a half
+    assert written[-1]['train/accuracy'] > 0.9
+    assert written[-1]['eval/bad_samples'] == 1 and 'eval/top1' not in written[-1]
+    scores = {row['step']: row['eval/mean_average_precision'] for row in written}
+    assert saved(tmp_path / 'whole') == sorted({10, 20, max(scores, key=lambda step: (scores[step], step))})
+    run(tmp_path / 'parts', '--config.steps=12', base=base)
+    assert 'resuming at step 12' in run(tmp_path / 'parts', base=base)
+    assert contents(tmp_path / 'parts', 20) == contents(tmp_path / 'whole', 20)
+    assert rows(tmp_path / 'parts')[-1]['eval/mean_average_precision'] == scores[20]
+
+
+def config(path, **changes):
+    made = common.get_config()
+    made.model.name, made.model.num_classes = 'resnet20_cifar', 20
+    made.data.format, made.data.path = 'voc', str(path)
+    with made.unlocked():
+        made.update_from_flattened_dict(changes)
+    return made
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'data.labels': 'all'}, 'set config.loss=sigmoid'),
+    ({'loss': 'sigmoid'}, 'set config.loss=softmax'),
+    ({'loss': 'hinge'}, "unknown config.loss 'hinge'; known: softmax, sigmoid"),
+    ({'loss': 'sigmoid', 'data.labels': 'all', 'data.eval_split': 'empty'}, 'no image of 2 to evaluate on'),
+])
+def test_labels_and_loss_must_agree(tmp_path, changes, message):
+    root = voc(tmp_path)
+    hard = b'<annotation>' + thing('cow', difficult=1).encode() + b'</annotation>'
+    image_folder(root / 'VOC2012', {'ImageSets/Main/empty.txt': b'a\nb', 'Annotations/a.xml': hard,
+                                    'Annotations/b.xml': hard})
+    with pytest.raises(UserError, match=message):
+        Experiment(config(root, **changes))
