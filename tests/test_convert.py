@@ -242,7 +242,7 @@ def test_what_is_wrong_is_said_at_once(packed, tmp_path, do, message):
 def test_a_shard_of_another_conversion_is_noticed(tree, packed, tmp_path):
     shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
     shutil.copy(packed / 'train-00001-of-00004.array_record', tmp_path / SHARD)
-    with pytest.raises((UserError, OSError), match='another conversion|the manifest says'):
+    with pytest.raises((UserError, OSError), match=r'another conversion|the manifest says'):
         reopened(tmp_path).image(20)
 
 
@@ -305,7 +305,7 @@ def test_hosts_share_the_shards(tree, packed, tmp_path):
 def test_a_finished_one_is_left_alone_and_another_refused(tree, packed):
     before = files(packed)
     assert convert(plan(tree, packed, shards=4), workers=1)['examples'] == ROWS
-    with pytest.raises(UserError, match='made of something else or in another way(?s:.)*encoding: .*raw'):
+    with pytest.raises(UserError, match=r'made of something else or in another way(?s:.)*encoding: .*raw'):
         convert(plan(tree, packed, shards=4, encoding=Encoding(raw=8)))
     with pytest.raises(UserError, match='shards: 4, now 5'):
         convert(plan(tree, packed, shards=5))

@@ -104,7 +104,7 @@ def _claim_rows(image: bytes, rows: int) -> bytearray | None:
         marker = image[at + 1]
         if marker in (0xc0, 0xc1):
             frame = at
-        elif 0xc0 <= marker <= 0xcf and marker != 0xc4 or marker == 0xdd:
+        elif (0xc0 <= marker <= 0xcf and marker != 0xc4) or marker == 0xdd:
             return None
         at += 2 + int.from_bytes(image[at + 2:at + 4])
     if not frame:

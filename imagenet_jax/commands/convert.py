@@ -58,6 +58,7 @@ def _convert(arguments) -> None:
     if manifest is None:
         print(f'the shards of this part are done; others of split {plan.name!r} are still missing in {plan.output}')
         return
+    size = sum(shard['bytes'] for shard in manifest['shards'])
     print(f'{manifest["examples"]:,} images, {len(manifest["skipped"]):,} left out, in {len(manifest["shards"])} '
-          f'shards of {sum(shard["bytes"] for shard in manifest["shards"]) / 1e6:,.1f} MB: --config.data.format=array_record '
-          f'--config.data.path={plan.output}, split {plan.name}')
+          f'shards of {size / 1e6:,.1f} MB: --config.data.format=array_record --config.data.path={plan.output}, '
+          f'split {plan.name}')
