@@ -1,4 +1,4 @@
-"""ResNet-50 with ImageNet weights, fine-tuned to PASCAL VOC 2012, several of whose 20 classes may be in an image.
+"""ResNet-50 with ImageNet weights, fine-tuned to PASCAL VOC 2012, 20 classes, several to an image.
 
 python main.py --config configs/voc2012_resnet50.py --workdir runs/voc2012 --config.data.path=DIR
     --config.init_from=hf:timm/resnet50.tv_in1k

@@ -10,6 +10,8 @@ _COMMANDS = {
     'verify': 'decode a data set and list what is unreadable, doubled or missing',
     'stats': "measure the mean, deviation and covariance of a data set's colours",
     'preview': 'draw what a model will see of its images',
+    'evaluate': 'measure a trained model on its own evaluation split or on any other data set',
+    'predict': 'name the classes of images',
     'models': 'list the models',
     'weights': 'import and export weights of PyTorch models',
 }

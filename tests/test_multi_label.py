@@ -155,10 +155,11 @@ def voc(root, count=96):
 def arguments(path):
     return ('--config', 'configs/digits.py', '--config.data.format=voc', f'--config.data.path={path}',
             '--config.data.labels=all', '--config.data.eval_split=val', '--config.loss=sigmoid',
-            '--config.model.num_classes=20', '--config.augment.size=8', '--config.eval.size=8',
-            '--config.eval.resize=8', '--config.augment.pad=1', '--config.batch_size=16',
-            '--config.eval_batch_size=32', '--config.epochs=0', '--config.steps=20', '--config.schedule.name=constant',
-            '--config.schedule.warmup_epochs=0', '--config.eval_steps=10', '--config.log_steps=10')
+            '--config.model.num_classes=20', '--config.augment.size=8', '--config.augment.pad=1',
+            '--config.eval.size=8', '--config.eval.resize=8', '--config.batch_size=16',
+            '--config.eval_batch_size=32', '--config.epochs=0',
+            '--config.steps=20', '--config.schedule.name=constant', '--config.schedule.warmup_epochs=0',
+            '--config.eval_steps=10', '--config.log_steps=10')
 
 
 @pytest.mark.runs

@@ -13,11 +13,11 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.options import key_value
 
 
-def parser(name: str, usage: str) -> argparse.ArgumentParser:
-    """A command's parser, with all but --split."""
+def parser(name: str, usage: str, required: bool = True) -> argparse.ArgumentParser:
+    """A command's parser, with all but --split; `required` says whether --format is."""
     made = argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, allow_abbrev=False,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument('--format', required=True, choices=[f for f in sources.names() if f != 'synthetic'],
+    made.add_argument('--format', required=required, choices=[f for f in sources.names() if f != 'synthetic'],
                       help='the layout, as config.data.format')
     made.add_argument('--path', metavar='DIR', default='', help='root of the data set, as config.data.path')
     made.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],

@@ -1,0 +1,74 @@
+"""Names the classes of images.
+
+    python -m imagenet_jax predict --checkpoint runs/resnet50 cat.jpg dog.png
+    python -m imagenet_jax predict --checkpoint runs/resnet50 --best --top 1 --json photos > photos.jsonl
+
+An argument is an image, or a folder: every image at any depth in it. Prints the likeliest classes, or of a model for
+images of several classes all those that are likelier than not; with --json one line of JSON an image.
+
+Leaves with 1 where an image cannot be read or a folder has none; it is named, and the others are answered all the same.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from imagenet_jax.commands import checkpoint, data_set
+from imagenet_jax.sources.folder import EXTENSIONS
+from imagenet_jax.trained import Trained, predict
+
+_BATCH_SIZE = 64
+
+
+def main() -> None:
+    """The whole command, on sys.argv."""
+    parser = argparse.ArgumentParser(prog='python -m imagenet_jax predict', description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    checkpoint.add_arguments(parser)
+    parser.add_argument('--top', metavar='N', type=data_set.count, default=5, help='classes an image')
+    parser.add_argument('--json', action='store_true', help='one line of JSON an image')
+    parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='a file, or a folder of them')
+    arguments = parser.parse_args()
+    data_set.run(lambda: _predict(arguments))
+
+
+def _predict(arguments) -> int:
+    trained = checkpoint.load(arguments)
+    files, code = [], 0
+    for image in arguments.images:
+        found = _files(image)
+        files += found
+        if not found:
+            print(f'{image} holds no image ({", ".join(EXTENSIONS)})', file=sys.stderr)
+            code = 1
+    for file, found in predict(trained, files, max(1, min(len(files), _BATCH_SIZE))):
+        if isinstance(found, str):
+            print(f'{file} cannot be read: {found}', file=sys.stderr)
+            code = 1
+            continue
+        classes = _classes(trained, found, arguments.top)
+        if arguments.json:
+            print(json.dumps({'image': str(file), 'classes': classes}))
+        else:
+            lines = [f'  {one["probability"]:.4f}  {one["class"]}' for one in classes]
+            print('\n'.join([str(file), *(lines or ['  no class is likelier than not'])]))
+    return code
+
+
+def _files(image: Path) -> list[Path]:
+    if not image.is_dir():
+        return [image]
+    return sorted(file for file in image.rglob('*') if file.suffix.lower() in EXTENSIONS and file.is_file()
+                  and not file.name.startswith('.'))
+
+
+def _classes(trained: Trained, probabilities: np.ndarray, top: int) -> list[dict]:
+    """The classes to show, likeliest first; those without a name have their number."""
+    order = np.argsort(-probabilities, kind='stable')
+    shown = order[:top] if trained.loss == 'softmax' else order[probabilities[order] > 0.5]
+    names = trained.class_names
+    return [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
+             'probability': round(float(probabilities[i]), 6)} for i in shown]

@@ -1,0 +1,197 @@
+"""Trained models in use: labels matched by class name, and the commands evaluate and predict."""
+
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+from fixtures_images import class_tree, image_folder, jpeg, parquet_file
+from test_inspection import Pixels, called, log, ran  # noqa: F401
+from test_multi_label import voc
+
+from configs import common
+from imagenet_jax import models, record, sources, trained
+from imagenet_jax.checkpoint import save_variables
+from imagenet_jax.commands import evaluate as evaluate_command
+from imagenet_jax.commands import predict as predict_command
+from imagenet_jax.errors import UserError
+
+CLASSES = ('ant', 'bee', 'cat')
+
+
+def folder(root):
+    return sources.create('folder', str(root), 'train')
+
+
+# --- labels by class name
+
+
+def test_same_names_in_the_same_order_change_nothing(tmp_path):
+    source = folder(class_tree(tmp_path))
+    assert trained.renumber(source, CLASSES, 3) is source
+
+
+@pytest.mark.parametrize('order', [('cat', 'ant', 'bee'), ('cow', 'cat', 'bee', 'ant')])
+def test_labels_follow_the_names(order, tmp_path, caplog):
+    """A folder and a Parquet file number the same classes each in its own way; a model in a third."""
+    caplog.set_level(logging.INFO, 'imagenet_jax')
+    tree = folder(class_tree(tmp_path / 'tree'))
+    file = parquet_file(tmp_path / 'hub' / 'train-0.parquet', [tree.image(i) for i in range(len(tree))],
+                        [2 - int(label) for label in tree.labels], CLASSES[::-1])
+    hub = sources.create('parquet', str(file.parent), 'train')
+    assert not (hub.labels == tree.labels).all()
+    for source in (tree, hub):
+        caplog.clear()
+        found = trained.renumber(source, order, 5)
+        assert [order[label] for label in found.labels] == [CLASSES[label] for label in tree.labels]
+        assert found.labels.dtype == np.int32 and found.class_names == order
+        assert f"3 of the model's {len(order)} classes" in caplog.text
+        assert [found.image(i) for i in range(11)] == [tree.image(i) for i in range(11)]
+    assert hub.class_names == CLASSES[::-1]  # the source itself stays as it was
+
+
+def test_vectors_follow_the_names():
+    source = Pixels([], np.array([[1, 0], [np.nan, 1]], np.float32), ('bee', 'ant'))
+    found = trained.renumber(source, CLASSES, 3)
+    np.testing.assert_array_equal(found.labels, np.array([[0, 1, np.nan], [1, np.nan, np.nan]], np.float32))
+
+
+@pytest.mark.parametrize(('theirs', 'ours', 'labels', 'message'), [
+    (('ant', 'wasp', 'fly'), CLASSES, [0], r"2 of 3 classes .* the 3 that the model knows, the first: 'wasp', 'fly'"),
+    (('ant', 'ant', 'bee'), CLASSES, [0], 'share a name'),
+    (('bee', 'ant'), CLASSES, [0, 2], 'labels up to 2, and 2 classes have names'),
+    ((), CLASSES, [0, 4], 'labels up to 4, and the model has 3 outputs'),
+    ((), CLASSES, [[0.0, 1.0]], 'labels up to 1, and the model has 3 outputs'),
+])
+def test_what_has_no_place_is_refused(theirs, ours, labels, message):
+    labels = np.array(labels)
+    source = Pixels([], labels.astype(np.float32 if labels.ndim == 2 else np.int32), theirs)
+    with pytest.raises(UserError, match=message):
+        trained.renumber(source, ours, 3)
+
+
+@pytest.mark.parametrize(('theirs', 'ours', 'message'), [
+    ((), CLASSES, 'the data set has no class names: labels are taken by number'),
+    (CLASSES, (), 'the model has no class names: labels are taken by number')])
+def test_without_names_by_number_with_a_warning(theirs, ours, message, caplog):
+    source = Pixels([], np.array([2, 0], np.int32), theirs)
+    assert trained.renumber(source, ours, 3) is source
+    assert message in caplog.text
+
+
+# --- the commands
+
+
+def make_run(root, data, loss='softmax', names=CLASSES):
+    """A run's folder with weights that were drawn, not trained."""
+    config = common.get_config()
+    config.model.update(name='resnet20_cifar', num_classes=len(names), dtype='float32')
+    config.eval.update(size=8, resize=9)
+    config.loss = loss
+    config.data.update(data)
+    model = models.create('resnet20_cifar', num_classes=len(names))
+    variables = jax.device_get(jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 3))))())
+    save_variables(root, variables)
+    record.write(root, {**config.to_dict(), 'run': {'class_names': list(names)}})
+    return root
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A run on a tree of eleven images; its evaluation split lacks none of the classes."""
+    root = tmp_path_factory.mktemp('run')
+    class_tree(root / 'data', 30, split='val')
+    return make_run(root / 'run', {'format': 'folder', 'path': str(root / 'data')})
+
+
+def as_json(monkeypatch, capsys, command, *arguments):
+    code, out = called(monkeypatch, capsys, command, *arguments, '--json')
+    return code, [json.loads(line) for line in out.splitlines()] if command is predict_command else json.loads(out)
+
+
+def test_evaluate_and_predict_agree_whatever_the_layout(run, tmp_path, monkeypatch, capsys):
+    tree = sources.create('folder', str(run.parent / 'data'), 'val')
+    code, own = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run)
+    assert code is None and own['images'] == 30 and own['split'] == 'val' and own['bad_samples'] == 0
+    order = ('cat', 'ant', 'bee')
+    parquet_file(tmp_path / 'test-0.parquet', [tree.image(i) for i in range(30)],
+                 [order.index(CLASSES[label]) for label in tree.labels], order)
+    code, other = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run, '--format', 'parquet', '--path',
+                          tmp_path, '--split', 'test', '--batch-size', 9)
+    for name in ('top1', 'top5', 'loss'):
+        assert other[name] == pytest.approx(own[name], rel=1e-5)
+    code, lines = as_json(monkeypatch, capsys, predict_command, '--checkpoint', run, run.parent / 'data', '--top', 3)
+    assert code == 0 and len(lines) == 30
+    right = [line['classes'][0]['class'] == line['image'].split('/')[-2] for line in lines]
+    assert own['top1'] == pytest.approx(np.mean(right)) and 0 < np.mean(right) < 1
+    for line in lines:
+        p = [one['probability'] for one in line['classes']]
+        assert p == sorted(p, reverse=True) and sum(p) == pytest.approx(1, abs=1e-4)
+        assert {CLASSES[one['index']] for one in line['classes']} == {one['class'] for one in line['classes']}
+    loss = [-np.log(next(one['probability'] for one in line['classes'] if one['class'] in line['image']))
+            for line in lines]
+    assert own['loss'] == pytest.approx(np.mean(loss), rel=1e-3)
+
+
+def test_several_classes_an_image(tmp_path, monkeypatch, capsys):
+    voc(tmp_path / 'data', 80)
+    run = make_run(tmp_path / 'run', {'format': 'voc', 'path': str(tmp_path / 'data'), 'labels': 'all'}, 'sigmoid',
+                   sources.voc.CLASSES)
+    _, found = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run)
+    assert 0 < found['mean_average_precision'] < 1 and found['bad_samples'] == 1 and 'top1' not in found
+    image = tmp_path / 'data' / 'VOC2012' / 'JPEGImages' / '2012_000000.jpg'
+    _, (line,) = as_json(monkeypatch, capsys, predict_command, '--checkpoint', run, image)
+    assert all(one['probability'] > 0.5 for one in line['classes']) and len(line['classes']) < 20
+    code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', run, '--option', 'labels=largest')
+    assert 'an image of the data has one class, and to the model, trained with loss sigmoid' in code
+
+
+def test_a_bad_image_is_named_and_the_others_are_answered(run, tmp_path):
+    image_folder(tmp_path, {'a/b/1.JPG': jpeg(1), 'a/torn.png': b'x', 'a/notes.txt': b'', 'a/.hidden.jpg': b''})
+    (tmp_path / 'empty').mkdir()
+    shown = ran('predict', '--checkpoint', run, tmp_path / 'a', tmp_path / 'no.jpg', tmp_path / 'empty', '--top', 2,
+                code=1)
+    assert f'{tmp_path}/a/torn.png cannot be read: 1 bytes of no known image format' in shown
+    assert f'{tmp_path}/no.jpg cannot be read: No such file or directory' in shown
+    assert f'{tmp_path}/empty holds no image' in shown
+    assert 'notes' not in shown and 'hidden' not in shown
+    classes = shown.split(f'{tmp_path}/a/b/1.JPG\n')[1].splitlines()[:2]
+    assert all(line.split()[1] in CLASSES for line in classes)
+
+
+def test_evaluate_in_its_own_process(run, tmp_path):
+    image_folder(tmp_path, {f'test/{name}/{i}.jpg': jpeg(i) for name in ('bee', 'cat') for i in range(5)})
+    image_folder(tmp_path, {'test/bee/torn.jpg': b''})
+    shown = ran('evaluate', '--checkpoint', run, '--path', tmp_path, '--split', 'test')
+    assert f"{tmp_path}, split 'test': 11 images, 1 unreadable" in shown
+    assert "renumbered by class name: 2 of the model's 3 classes, 2 of them under another number" in shown
+    assert 'bee/torn.jpg cannot be read' in shown and 'top-1 ' in shown and 'loss ' in shown
+
+
+def test_an_import_has_no_data_or_view_of_its_own(run, tmp_path, monkeypatch, capsys):
+    entry = record.read(run)
+    record.write(tmp_path, {'model': entry['model'], 'run': {}})
+    (tmp_path / 'checkpoints').symlink_to(run / 'checkpoints')
+    loaded = trained.load(tmp_path, normalize={'mean': (0.5, 0.5, 0.5)})
+    assert (loaded.view.size, loaded.view.resize, loaded.class_names) == (224, 256, ())
+    assert loaded.normalize.mean == (0.5, 0.5, 0.5) and loaded.normalize.std == (0.229, 0.224, 0.225)
+    for arguments, message in [((), 'is an import'), (('--format', 'folder', '--path', run), '--format needs --split')]:
+        code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', tmp_path, *arguments)
+        assert message in code
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('--size', 10), 'eval.size 10 must be at most eval.resize 9'), (('--dtype', 'float8'), "'float8'"),
+    (('--ema',), 'holds no averaged weights'), (('--split', 'test'), 'no folder'),
+    (('--option', 'images=x'), 'nothing reads'),
+])
+def test_wrong_use_is_explained(run, arguments, message, monkeypatch, capsys):
+    code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', run, *arguments)
+    assert message in code
+
+
+@pytest.mark.parametrize('command', [evaluate_command, predict_command])
+def test_help_shows_examples(command, monkeypatch, capsys):
+    code, out = called(monkeypatch, capsys, command, '--help')
+    assert code == 0 and out.count('python -m imagenet_jax') >= 3
