@@ -11,9 +11,17 @@ from imagenet_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
+<<<<<<< HEAD
 # A later start may not change these: they decide the arrays, which images step t consumes, or what a score means.
 _FIXED = ('model', 'loss', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name',
           'run.train_examples', 'run.class_names')
+=======
+# A later start may not change these: they decide the arrays, or which images step t consumes.
+_FIXED = ('model', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name', 'run.train_examples',
+          'run.class_names')
+# But this may: a run that ran out of memory goes on with it, on the same arrays.
+_CHANGEABLE = ('model.remat',)
+>>>>>>> zoo
 # What differs between two starts of the same run without meaning anything.
 _FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts')
 
@@ -62,7 +70,7 @@ def check_resumable(workdir: Path, record: dict) -> None:
     changes = {name: (before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys())
                if before.get(name) != now.get(name) and not _under(name, _FREE)}
     refused = [f'  config.{name}: was {old!r}, now {new!r}' for name, (old, new) in changes.items()
-               if _under(name, _FIXED)]
+               if _under(name, _FIXED) and not _under(name, _CHANGEABLE)]
     if refused:
         raise UserError('\n'.join([f'{workdir} holds a run that this config cannot go on with:', *refused,
                                    'use another --workdir, or the earlier values']))

@@ -93,7 +93,7 @@ class GhostNet(nn.Module):
       width: of every layer but the hidden one, as a multiple of the paper's.
       dropout: before the classifier.
       num_classes: 0 answers the hidden layer, which sees the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     width: float
     dropout: float = 0.2
@@ -102,14 +102,16 @@ class GhostNet(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
         conv, norm, act = layers(train)
         x = act(norm('bn1')(conv(self._scaled(16), 3, 2, name='conv_stem')(images)))
+        block = layers.block(GhostBottleneck)
         stages = [partial(Sequential, tuple(
-            partial(GhostBottleneck, kernel, self._scaled(expanded), self._scaled(c), excite, stride, layers)
+            partial(block, kernel, self._scaled(expanded), self._scaled(c), excite, stride, layers)
             for kernel, expanded, c, excite, stride in rows)) for rows in _STAGES]
         last = partial(ConvNorm, self._scaled(960), 1, layers=layers, act=act, names=('conv', 'bn1'))
         outputs = Sequential((*stages, partial(Sequential, (last,))), every=True, name='blocks')(x, train)

@@ -36,6 +36,7 @@ class Layers:
       norm: 'batch' (statistics of the device's own images) or 'sync' (of the global batch).
       zero_gamma: norms that end a residual branch start at scale 0 (arXiv 1706.02677).
       momentum, epsilon: of the norms, momentum being what the running statistics keep at each step.
+      remat: the gradient computes a block's activations anew instead of keeping them (arXiv 1604.06174).
     """
     dtype: jnp.dtype = FLOAT32
     param_dtype: jnp.dtype = FLOAT32
@@ -43,6 +44,7 @@ class Layers:
     zero_gamma: bool = False
     momentum: float = 0.9
     epsilon: float = 1e-5
+    remat: bool = False
 
     def __post_init__(self):
         if self.norm not in _NORM_AXIS:
@@ -66,6 +68,17 @@ class Layers:
         """A dense layer that starts at N(0, .01)."""
         return nn.Dense(features, use_bias=use_bias, kernel_init=dense_init, bias_init=bias_init, dtype=self.dtype,
                         param_dtype=self.param_dtype, name=name)
+
+    def block(self, constructor: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        """The constructor of a block called as (x, train): itself, or with `remat` that of a rematerialised one.
+
+        The block's name must be given: a module's default name, unlike its parameters, follows from its class.
+        """
+        if not self.remat:
+            return constructor
+        if isinstance(constructor, partial):
+            return partial(self.block(constructor.func), *constructor.args, **constructor.keywords)
+        return nn.remat(constructor, static_argnums=2)  # train; self is 0
 
     def _norm(self, train: bool, name: str, ends_branch: bool = False) -> nn.BatchNorm:
         scale_init = nn.initializers.zeros if ends_branch and self.zero_gamma else nn.initializers.ones

@@ -36,21 +36,23 @@ class MobileNetV1(nn.Module):
     Attributes:
       width: of every layer, as a multiple of the paper's.
       num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm: see `layers.Layers`.
+      dtype, param_dtype, norm, remat: see `layers.Layers`.
     """
     width: float = 1.0
     num_classes: int = 1000
     dtype: jnp.dtype = FLOAT32
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, remat=self.remat)
         conv, norm, _ = layers(train)
         x = nn.relu6(norm('bn1')(conv(divisible(32 * self.width), 3, 2, name='conv_stem')(images)))
+        block = layers.block(SeparableConv)
         stages = tuple(partial(Sequential, tuple(
-            partial(SeparableConv, divisible(c * self.width), stride if i == 0 else 1, layers) for i in range(depth)))
+            partial(block, divisible(c * self.width), stride if i == 0 else 1, layers) for i in range(depth)))
             for c, depth, stride in _STAGES)
         outputs = Sequential(stages, every=True, name='blocks')(x, train)
         logits = classify(outputs[-1], self.num_classes, self.dtype, self.param_dtype, 'classifier')

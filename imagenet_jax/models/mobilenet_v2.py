@@ -72,7 +72,7 @@ class MobileNetV2(nn.Module):
       width: of every layer, as a multiple of the paper's; the last convolution is never narrower than 1280.
       dropout: before the classifier.
       num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     width: float = 1.0
     dropout: float = 0.2
@@ -81,14 +81,15 @@ class MobileNetV2(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
-        conv = partial(ConvNorm, layers=layers, act=nn.relu6)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
+        conv, block = partial(ConvNorm, layers=layers, act=nn.relu6), layers.block(InvertedResidual)
         blocks = [partial(conv, divisible(32 * self.width), 3, 2)]
         for expansion, c, depth, stride in _ROWS:
-            blocks += [partial(InvertedResidual, expansion, divisible(c * self.width), stride if i == 0 else 1, layers)
+            blocks += [partial(block, expansion, divisible(c * self.width), stride if i == 0 else 1, layers)
                        for i in range(depth)]
         blocks.append(partial(conv, divisible(1280 * max(1.0, self.width)), 1))
         outputs = Sequential(tuple(blocks), every=True, name='features')(images, train)

@@ -103,7 +103,7 @@ class MobileNetV3(nn.Module):
       hidden: width of the classifier's hidden layer.
       dropout: before the last layer.
       num_classes: 0 answers the hidden layer, which sees the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     rows: tuple[tuple, ...]
     hidden: int
@@ -113,12 +113,14 @@ class MobileNetV3(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, momentum=0.99, epsilon=1e-3)
-        conv = partial(ConvNorm, layers=layers, act=nn.hard_swish)
-        blocks = (partial(conv, 16, 3, 2), *(partial(InvertedResidual, *row, layers) for row in self.rows),
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, momentum=0.99, epsilon=1e-3,
+                        remat=self.remat)
+        conv, block = partial(ConvNorm, layers=layers, act=nn.hard_swish), layers.block(InvertedResidual)
+        blocks = (partial(conv, 16, 3, 2), *(partial(block, *row, layers) for row in self.rows),
                   partial(conv, 6 * self.rows[-1][2], 1))
         outputs = Sequential(blocks, every=True, name='features')(images, train)
         logits = Classifier(self.hidden, self.num_classes, self.dropout, layers, name='classifier')(outputs[-1], train)

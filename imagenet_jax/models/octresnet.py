@@ -98,9 +98,10 @@ class OctaveStage(nn.Module):
 
     @nn.compact
     def __call__(self, pair, train):
+        block = self.layers.block(OctaveBottleneck)
         for i in range(self.depth):
             stride = self.stride if i == 0 else 1
-            pair = OctaveBottleneck(self.width, stride, self.alpha, self.layers, name=str(i))(pair, train)
+            pair = block(self.width, stride, self.alpha, self.layers, name=str(i))(pair, train)
         return pair
 
 
@@ -113,7 +114,7 @@ class OctaveResNet(nn.Module):
       depths: blocks of each stage.
       alpha: fraction of the channels at half resolution.
       num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depths: tuple[int, ...]
     alpha: float = 0.125
@@ -122,10 +123,11 @@ class OctaveResNet(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
         conv, norm, act = layers(train)
         pair = max_pool(act(norm('bn1')(conv(64, 7, 2, name='conv1')(images))), 3, 2, 1), None
         maps = {}

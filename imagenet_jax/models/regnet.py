@@ -84,7 +84,7 @@ class RegNet(nn.Module):
       depth, w0, wa, wm, group_width: see `stage_sizes`.
       excite: RegNetY's squeeze and excitation.
       num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depth: int
     w0: int
@@ -97,16 +97,17 @@ class RegNet(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
         x = ConvNorm(32, 3, 2, layers=layers, act=nn.relu, names=_NAMES, name='stem')(images, train)
-        maps = {}
+        maps, block = {}, layers.block(Block)
         sizes = stage_sizes(self.depth, self.w0, self.wa, self.wm, self.group_width)
         for i, (depth, width, group_width) in enumerate(sizes):
-            block = partial(Block, width=width, group_width=group_width, excite=self.excite, layers=layers)
-            maps[f's{i + 1}'] = x = Stage(block, depth, name=f's{i + 1}')(x, train)
+            make = partial(block, width=width, group_width=group_width, excite=self.excite, layers=layers)
+            maps[f's{i + 1}'] = x = Stage(make, depth, name=f's{i + 1}')(x, train)
         logits = Head(self.num_classes, layers, name='head')(x)
         return (logits, maps) if features else logits
 

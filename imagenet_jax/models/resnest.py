@@ -90,7 +90,7 @@ class ResNeSt(nn.Module):
       stem_width: of the deep stem of three convolutions; 0: one 7x7.
       average_down: see `Bottleneck`.
       num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depths: tuple[int, ...]
     stem_width: int
@@ -100,10 +100,11 @@ class ResNeSt(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
         conv, norm, act = layers(train)
         if self.stem_width:
             x = DeepStem(self.stem_width, layers, name='conv1')(images, train)

@@ -84,8 +84,9 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
+        block = self.layers.block(self.block)
         for i in range(self.depth):
-            x = self.block(self.width, self.stride if i == 0 else 1, self.layers, name=str(i))(x, train)
+            x = block(self.width, self.stride if i == 0 else 1, self.layers, name=str(i))(x, train)
         return x
 
 
@@ -95,7 +96,7 @@ class ResNet(nn.Module):
     Attributes:
       depths: blocks of each stage.
       num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depths: tuple[int, ...]
     num_classes: int = 1000
@@ -103,6 +104,7 @@ class ResNet(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     def block(self):
         """The constructor of one block, with this model's options."""
@@ -110,7 +112,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
         conv, norm, act = layers(train)
         x = conv(64, 7, 2, name='conv1')(images)
         x = max_pool(act(norm('bn1')(x)), 3, 2, 1)

@@ -30,7 +30,7 @@ class CifarResNet(nn.Module):
       depth: blocks of each stage, n of 6n+2.
       num_classes: 0 answers the pooled features.
       shortcut: 'A' (padding, no parameters, the paper's choice for CIFAR) or 'B' (1x1 convolution).
-      dtype, param_dtype, norm, zero_gamma: see `layers.Layers`.
+      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depth: int
     num_classes: int = 10
@@ -39,12 +39,13 @@ class CifarResNet(nn.Module):
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     zero_gamma: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
         if self.shortcut not in _SHORTCUTS:
             raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
         conv, norm, act = layers(train)
         block = partial(BasicBlock, shortcut=_SHORTCUTS[self.shortcut])
         x = act(norm('bn1')(conv(16, 3, name='conv1')(images)))

@@ -97,7 +97,7 @@ class ResNetV2(nn.Module):
       depths: blocks of each stage.
       num_classes: 0 answers the pooled features.
       shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
-      dtype, param_dtype, norm: see `layers.Layers`.
+      dtype, param_dtype, norm, remat: see `layers.Layers`.
     """
     block: type[nn.Module]
     depths: tuple[int, ...]
@@ -106,12 +106,13 @@ class ResNetV2(nn.Module):
     dtype: jnp.dtype = FLOAT32
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
         if self.shortcut not in _SHORTCUTS:
             raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
-        layers = Layers(self.dtype, self.param_dtype, self.norm)
+        layers = Layers(self.dtype, self.param_dtype, self.norm, remat=self.remat)
         conv, norm, act = layers(train)
         x = max_pool(Inside(partial(conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
         block = partial(self.block, shortcut=self.shortcut)
