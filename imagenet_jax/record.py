@@ -11,17 +11,11 @@ from imagenet_jax.errors import UserError
 
 log = logging.getLogger(__name__)
 
-<<<<<<< HEAD
 # A later start may not change these: they decide the arrays, which images step t consumes, or what a score means.
 _FIXED = ('model', 'loss', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name',
           'run.train_examples', 'run.class_names')
-=======
-# A later start may not change these: they decide the arrays, or which images step t consumes.
-_FIXED = ('model', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name', 'run.train_examples',
-          'run.class_names')
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
->>>>>>> zoo
 # What differs between two starts of the same run without meaning anything.
 _FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts')
 
