@@ -16,8 +16,8 @@ from imagenet_jax.augment.device import Normalize
 
 # One of each family for the default run; of those that compile for long, a short form.
 FAST = ('alexnet_v1', 'zfnet_bn', 'vgg11_bn', 'resnet18', 'resnet20_cifar', 'resnet18v2', 'seresnet18',
-        'resnest50-short', 'oct_resnet50-short', 'regnety_002', 'mobilenet_v1', 'mobilenet_v2', 'mobilenet_v3_small-short',
-        'ghostnet_100')
+        'resnest50-short', 'oct_resnet50-short', 'regnety_002', 'mobilenet_v1', 'mobilenet_v2',
+        'mobilenet_v3_small-short', 'ghostnet_100')
 CLASSES, BATCH, RATE = 1000, 4, 0.01
 
 
