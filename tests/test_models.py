@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend import core
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import layers as layer_lib
 from imagenet_jax.models import resnet
 from imagenet_jax.models.layers import Layers, max_pool
+from imagenet_jax.models.summary import multiply_adds, operations
 
 # Parameters for 1000 classes, as torchvision counts them; the CIFAR one for 10.
 PARAMETERS = {'resnet18': 11_689_512, 'resnet34': 21_797_672, 'resnet50': 25_557_032, 'resnet101': 44_549_160,
@@ -36,34 +36,11 @@ def flat(tree):
     return flax.traverse_util.flatten_dict(tree, sep='/')
 
 
-def operations(jaxpr):
-    """Every operation of a program, those inside calls too."""
-    for equation in jaxpr.eqns:
-        inner = [p for value in equation.params.values() for p in jax.tree.leaves(
-            value, is_leaf=lambda x: isinstance(x, (core.Jaxpr, core.ClosedJaxpr)))
-            if isinstance(p, (core.Jaxpr, core.ClosedJaxpr))]
-        if not inner:
-            yield equation
-        for program in inner:
-            yield from operations(getattr(program, 'jaxpr', program))
-
-
 def traced(name, size, **options):
     model = models.create(name, **options)
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return list(operations(jax.make_jaxpr(model.apply)(variables, images).jaxpr))
-
-
-def multiply_adds(equations):
-    total = 0
-    for equation in equations:
-        if equation.primitive.name == 'conv_general_dilated':
-            kernel = equation.invars[1].aval.shape
-            total += equation.outvars[0].aval.size * np.prod(kernel[:3])
-        elif equation.primitive.name == 'dot_general':
-            total += equation.outvars[0].aval.size * equation.invars[0].aval.shape[-1]
-    return total
 
 
 # --- the registry

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_models import count, initial_scales, multiply_adds, operations, shapes, traced
+from test_models import count, initial_scales, shapes, traced
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import mobilenet_v3, octresnet, regnet
 from imagenet_jax.models.layers import Layers, divisible, halve
+from imagenet_jax.models.summary import layers, multiply_adds, operations, total
 
 # Parameters for 1000 classes, and millions of multiply-adds at 224 pixels.
 SIZES = {
@@ -34,8 +35,8 @@ STAGES = {
 
 @pytest.mark.parametrize(('name', 'parameters', 'millions'), [(name, *sizes) for name, sizes in SIZES.items()])
 def test_size(name, parameters, millions):
-    assert count(shapes(models.create(name), 64)[0]) == parameters
-    assert round(multiply_adds(traced(name, 224)) / 1e6) == millions
+    counted, multiply_adds = total(layers(models.create(name), 224))
+    assert (counted, round(multiply_adds / 1e6)) == (parameters, millions)
 
 
 @pytest.mark.parametrize(('name', 'depths', 'widths', 'groups'), [

@@ -100,12 +100,6 @@ def test_version_and_help():
     assert '--config.optimizer.learning_rate=0.4' in say('--config', 'configs/resnet50.py', '--help')
 
 
-def test_models_command():
-    done = subprocess.run([sys.executable, '-m', 'imagenet_jax', 'models'], text=True, cwd=ROOT, env=environment(),
-                          capture_output=True, check=True)
-    assert 'resnet50               25,557,032' in done.stdout
-
-
 def test_compilation_cache_goes_to_the_users_folder(tmp_path):
     subprocess.run([sys.executable, 'main.py', *TINY, '--config.dry_run=True'], cwd=ROOT, check=True,
                    env=environment() | {'XDG_CACHE_HOME': str(tmp_path)}, capture_output=True)

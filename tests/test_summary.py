@@ -1,0 +1,151 @@
+"""The models command: the list, one model's layers, and what is said of published results."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagenet_jax import __main__, models
+from imagenet_jax.errors import UserError
+from imagenet_jax.models import catalog, summary
+
+ROOT = Path(__file__).parent.parent
+FEW = ['alexnet', 'regnetx_002', 'resnet20_cifar']
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process; answers what it prints."""
+    def _run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['imagenet_jax', 'models', *arguments])
+        __main__.main()
+        return capsys.readouterr().out
+    return _run
+
+
+# --- counting
+
+
+@pytest.mark.parametrize(('name', 'options', 'size', 'parameters', 'multiply_adds'), [
+    ('resnet50', {}, 224, 25_557_032, 4_089_184_256),
+    ('resnet20_cifar', {'num_classes': 100}, 32, 269_722 + 90 * 65, 40_551_040 + 90 * 64),
+    ('alexnet', {}, 224, 61_100_840, 714_188_480)])
+def test_total(name, options, size, parameters, multiply_adds):
+    assert summary.total(summary.layers(models.create(name, **options), size)) == (parameters, multiply_adds)
+
+
+def test_layers():
+    rows = {row.path: row for row in summary.layers(models.create('mobilenet_v1', num_classes=7), 64)}
+    assert rows['conv_stem'] == summary.Layer('conv_stem', 'Conv', (32, 32, 32), 9 * 3 * 32, 32 * 32 * 9 * 3 * 32)
+    assert rows['bn1'] == summary.Layer('bn1', 'BatchNorm', (32, 32, 32), 64, 0)
+    # Depthwise: each channel sees itself alone.
+    assert rows['blocks/0/0/conv_dw'] == summary.Layer('blocks/0/0/conv_dw', 'Conv', (32, 32, 32), 288, 32 * 32 * 288)
+    assert rows['classifier'] == summary.Layer('classifier', 'Dense', (7,), 1024 * 7 + 7, 1024 * 7)
+    assert list(rows)[0] == 'conv_stem' and list(rows)[-1] == 'classifier'
+
+
+def test_pooling_by_matrix_is_no_layer():
+    """At other sizes AlexNet averages over windows with two matrix products."""
+    rows = summary.layers(models.create('alexnet'), 256)
+    assert sum(row.multiply_adds for row in rows if row.kind == 'Dense') == 9216 * 4096 + 4096 * 4096 + 4096 * 1000
+
+
+def test_too_small_images():
+    with pytest.raises(UserError, match='images too small'):
+        summary.layers(models.create('vgg11'), 8)
+
+
+# --- the command
+
+
+def test_list(run, monkeypatch):
+    monkeypatch.setattr(models, 'names', lambda: FEW)
+    head, *lines = run().splitlines()
+    assert 'top-1, published' in head and len(lines) == len(FEW)
+    assert max(map(len, [head, *lines])) <= 120
+    assert re.fullmatch(r'regnetx_002 +2,684,792 +199,\d{3},\d{3} +224 +configs/regnetx_040\.py', lines[1])
+    assert lines[2].split() == ['resnet20_cifar', '269,722', '40,551,040', '32', '91.25', 'on', 'CIFAR-10',
+                                'configs/cifar10_resnet20.py']
+    rows = json.loads(run('--json'))
+    assert [row['name'] for row in rows] == FEW
+    assert rows[0] == {'name': 'alexnet', 'parameters': 61_100_840, 'multiply_adds': 714_188_480, 'image_size': 224,
+                       'published_top1': 56.52, 'published_on': 'ImageNet', 'config': 'configs/alexnet.py'}
+    assert rows[1]['published_top1'] is None and rows[1]['published_on'] is None
+
+
+def test_one_model(run):
+    head, *lines, last = run('resnet20_cifar').splitlines()
+    assert head.split() == ['layer', 'kind', 'output', 'parameters', 'MACs']
+    assert lines[0].split() == ['conv1', 'Conv', '32', 'x', '32', 'x', '16', '432', '442,368']
+    assert last.split()[-2:] == ['269,722', '40,551,040']
+    assert max(map(len, lines)) <= 120
+
+
+def test_one_model_with_options(run):
+    table = json.loads(run('resnet20_cifar', '--option', 'shortcut=B', '--num-classes', '3', '--image-size', '16',
+                           '--json'))
+    assert table['options'] == {'shortcut': 'B', 'num_classes': 3} and table['image_size'] == 16
+    rows = {row['path']: row for row in table['layers']}
+    assert rows['layer2/0/downsample/0']['shape'] == [8, 8, 32]
+    assert rows['linear'] == {'path': 'linear', 'kind': 'Dense', 'shape': [3], 'parameters': 195, 'multiply_adds': 192}
+    assert table['parameters'] == sum(row['parameters'] for row in rows.values())
+    assert table['multiply_adds'] == sum(row['multiply_adds'] for row in rows.values())
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['resnet5'], r"unknown model 'resnet5'; did you mean .*resnet50"),
+    (['resnet50', '--option', 'shortcutt=B'], r"option of model resnet50: 'shortcutt'"),
+    (['resnet50', '--option', 'zero_gamma'], r'--option zero_gamma: must be KEY=VALUE'),
+    (['vgg11', '--image-size', '8'], 'images too small')])
+def test_errors(run, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert re.search(message, caught.value.code)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['--num-classes', '3'], 'are for one model'), (['resnet50', '--image-size', '0'], 'no number of pixels')])
+def test_usage_errors(run, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+# --- the catalog
+
+
+def recipe(name):
+    return importlib.import_module(catalog.config(name).removesuffix('.py').replace('/', '.'))
+
+
+@pytest.mark.parametrize('name', models.names())
+def test_recipe_trains_the_model(name):
+    config = recipe(name).get_config()
+    borrowed = config.model.name != name
+    assert not borrowed or config.model.name[:7] == name[:7] and name.startswith('regnet')
+    assert borrowed or config.augment.size == catalog.image_size(name)
+
+
+@pytest.mark.parametrize('name', models.names())
+def test_published_result_is_its_recipes(name):
+    module, published = recipe(name), catalog.PUBLISHED.get(name)
+    text = ' '.join(module.__doc__.split()).partition('mini-ImageNet')[0]
+    said = [float(x) for x in re.findall(r'([\d.]+) top-1', text)]
+    said += [round(100 - float(x), 2) for x in re.findall(r'([\d.]+)% (?:test )?error', text)]
+    if module.get_config().model.name != name:
+        assert published is None
+    elif published is None:
+        assert not said
+    else:
+        assert published.top1 == max(said)
+        assert ('CIFAR-10' in published.on) == name.endswith('_cifar')
+        assert all(mark in text for mark in published.on.split(', ')[1:])
+
+
+def test_published_results_are_the_readmes():
+    table = (ROOT / 'README.md').read_text().partition('| family | names |')[2].partition('\n\n')[0]
+    said = [float(x) for x in re.findall(r'\d\d\.\d+', table)]
+    assert sorted(said) == sorted(published.top1 for published in catalog.PUBLISHED.values())
