@@ -128,7 +128,7 @@ def _with_labels(source, places, class_names, num_classes) -> Source:
 
 
 def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Each file with its classes' probabilities, float32 (K,), or with the reason why it cannot be read."""
+    """Each file with its classes' probabilities, float32 (K,), or with the reason why there are none."""
     activation = jax.nn.softmax if trained.loss == 'softmax' else jax.nn.sigmoid
     apply_model = jax.jit(lambda variables, images: activation(
         trained.model.apply(variables, trained.normalize(images), train=False)))
@@ -142,13 +142,18 @@ def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterato
                 batch[row] = 0 if isinstance(pixels, str) else pixels
             probabilities = np.asarray(apply_model(variables, batch))
             for row, (file, pixels) in enumerate(zip(part, seen, strict=True)):
-                yield file, pixels if isinstance(pixels, str) else probabilities[row]
+                if isinstance(pixels, str):
+                    yield file, pixels
+                elif not np.isfinite(probabilities[row]).all():
+                    yield file, "the model's answer is not finite"
+                else:
+                    yield file, probabilities[row]
 
 
 def _see(view, file: Path) -> np.ndarray | str:
     try:
         return view(file.read_bytes())
     except OSError as error:
-        return error.strerror or str(error)
+        return f'cannot be read: {error.strerror or error}'
     except DecodeError as error:
-        return str(error)
+        return f'cannot be read: {error}'

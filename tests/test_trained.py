@@ -152,9 +152,9 @@ def test_a_bad_image_is_named_and_the_others_are_answered(run, tmp_path):
     (tmp_path / 'empty').mkdir()
     shown = ran('predict', '--checkpoint', run, tmp_path / 'a', tmp_path / 'no.jpg', tmp_path / 'empty', '--top', 2,
                 code=1)
-    assert f'{tmp_path}/a/torn.png cannot be read: 1 bytes of no known image format' in shown
-    assert f'{tmp_path}/no.jpg cannot be read: No such file or directory' in shown
-    assert f'{tmp_path}/empty holds no image' in shown
+    assert f'{tmp_path}/a/torn.png: cannot be read: 1 bytes of no known image format' in shown
+    assert f'{tmp_path}/no.jpg: cannot be read: No such file or directory' in shown
+    assert f'{tmp_path}/empty: holds no image' in shown
     assert 'notes' not in shown and 'hidden' not in shown
     classes = shown.split(f'{tmp_path}/a/b/1.JPG\n')[1].splitlines()[:2]
     assert all(line.split()[1] in CLASSES for line in classes)

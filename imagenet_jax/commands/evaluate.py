@@ -12,6 +12,7 @@ with the run's by class name; a name that the model does not know is refused. An
 import contextlib
 import json
 import logging
+import math
 import sys
 
 import jax
@@ -48,7 +49,8 @@ def _evaluate(arguments) -> None:
     if arguments.json:
         where = {'checkpoint': str(arguments.checkpoint), 'format': section['format'], 'path': section['path'],
                  'split': section['eval_split']}
-        print(json.dumps(where | result, indent=2))
+        finite = {name: value if math.isfinite(value) else None for name, value in result.items()}
+        print(json.dumps(where | finite, indent=2))
         return
     names = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
     print(f'{section["path"] or section["format"]}, split {section["eval_split"]!r}: {result["images"]:,} images, '

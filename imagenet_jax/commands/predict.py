@@ -42,11 +42,11 @@ def _predict(arguments) -> int:
         found = _files(image)
         files += found
         if not found:
-            print(f'{image} holds no image ({", ".join(EXTENSIONS)})', file=sys.stderr)
+            print(f'{image}: holds no image ({", ".join(EXTENSIONS)})', file=sys.stderr)
             code = 1
     for file, found in predict(trained, files, max(1, min(len(files), _BATCH_SIZE))):
         if isinstance(found, str):
-            print(f'{file} cannot be read: {found}', file=sys.stderr)
+            print(f'{file}: {found}', file=sys.stderr)
             code = 1
             continue
         classes = _classes(trained, found, arguments.top)
