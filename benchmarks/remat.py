@@ -46,7 +46,8 @@ def main() -> None:
         sys.exit(f'error: {error}')
     result = {
         'command': shlex.join(['python', 'benchmarks/remat.py', *sys.argv[1:]]),
-        'date': datetime.now(UTC).isoformat(timespec='seconds'), **runtime.describe(), 'batch_size': arguments.batch_size,
+        'date': datetime.now(UTC).isoformat(timespec='seconds'), **runtime.describe(),
+        'batch_size': arguments.batch_size,
         'image_size': arguments.image_size, 'dtype': arguments.dtype, 'compiler_options': options, 'models': rows}
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')

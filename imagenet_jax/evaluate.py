@@ -22,7 +22,8 @@ def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict,
 
     Returns:
       top1, top5 (fractions of all images), loss (nats an image), and confusion, int (K, K), rows the label; from an
-      eval step for 'sigmoid', mean_average_precision (over the classes that have images) and loss.
+      eval step for 'sigmoid', average_precision, (K,), its mean_average_precision over the classes that have images,
+      and loss.
 
     Raises:
       AssertionError: the images counted are not `expected`.
@@ -42,7 +43,8 @@ def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict,
     loss = float(total['loss']) / count
     if rows[0]:
         scores, labels = (np.concatenate([row[name] for row in jax.device_get(rows)]) for name in ('scores', 'labels'))
-        return {'mean_average_precision': _mean(average_precision(scores, labels)), 'loss': loss}
+        classes = average_precision(scores, labels)
+        return {'mean_average_precision': _mean(classes), 'average_precision': classes, 'loss': loss}
     return {'top1': int(total['top1']) / count, 'top5': int(total['top5']) / count,
             'loss': loss, 'confusion': total['confusion']}
 

@@ -174,7 +174,7 @@ def test_local_response_norms_of_the_models(monkeypatch, name, alpha, count):
     model, seen = models.create(name, num_classes=2), []
     for module in models.alexnet, models.zfnet:
         monkeypatch.setattr(module, 'local_response_norm', lambda x, **settings: seen.append(settings) or x)
-    images = jnp.zeros((1, side(name), side(name), 3))
+    images = jnp.zeros((1, image_size(name), image_size(name), 3))
     jax.eval_shape(lambda: model.init(jax.random.key(0), images))
     assert seen == [{'k': 2.0, 'n': 5, 'alpha': alpha, 'beta': 0.75}] * count
 

@@ -121,7 +121,8 @@ def test_evaluation_of_the_whole_split(devices):
     expected = np.nanmean(average_precision(worst, labels))
     assert result['mean_average_precision'] == pytest.approx(expected)
     assert result['mean_average_precision'] != pytest.approx(np.nanmean(average_precision(scores, labels)))
-    assert result.keys() == {'mean_average_precision', 'loss'} and not np.isfinite(result['loss'])
+    assert result['average_precision'].shape == (scores.shape[1],)
+    assert result.keys() == {'mean_average_precision', 'average_precision', 'loss'} and not np.isfinite(result['loss'])
 
 
 def test_evaluation_loss():

@@ -125,7 +125,7 @@ def recipe(name):
 def test_recipe_trains_the_model(name):
     config = recipe(name).get_config()
     borrowed = config.model.name != name
-    assert not borrowed or config.model.name[:7] == name[:7] and name.startswith('regnet')
+    assert not borrowed or (config.model.name[:7] == name[:7] and name.startswith('regnet'))
     assert borrowed or config.augment.size == catalog.image_size(name)
 
 

@@ -139,6 +139,9 @@ def test_several_classes_an_image(tmp_path, monkeypatch, capsys):
     run = make_run(tmp_path / 'run', {'format': 'voc', 'path': str(tmp_path / 'data'), 'labels': 'all'}, 'sigmoid',
                    sources.voc.CLASSES)
     _, found = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run)
+    classes = [value for value in found['average_precision'].values() if value is not None]
+    assert found['average_precision'].keys() == set(sources.voc.CLASSES)
+    assert found['mean_average_precision'] == pytest.approx(np.mean(classes))
     assert 0 < found['mean_average_precision'] < 1 and found['bad_samples'] == 1 and 'top1' not in found
     image = tmp_path / 'data' / 'VOC2012' / 'JPEGImages' / '2012_000000.jpg'
     _, (line,) = as_json(monkeypatch, capsys, predict_command, '--checkpoint', run, image)

@@ -49,8 +49,7 @@ def _evaluate(arguments) -> None:
     if arguments.json:
         where = {'checkpoint': str(arguments.checkpoint), 'format': section['format'], 'path': section['path'],
                  'split': section['eval_split']}
-        finite = {name: value if math.isfinite(value) else None for name, value in result.items()}
-        print(json.dumps(where | finite, indent=2))
+        print(json.dumps(where | {name: _finite(value) for name, value in result.items()}, indent=2))
         return
     names = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
     print(f'{section["path"] or section["format"]}, split {section["eval_split"]!r}: {result["images"]:,} images, '
@@ -58,6 +57,15 @@ def _evaluate(arguments) -> None:
     for key, name in names.items():
         if key in result:
             print(f'{name:22} {result[key]:.4f}')
+    for name, value in result.get('average_precision', {}).items():
+        print(f'  {name:20} {value:.4f}')
+
+
+def _finite(value):
+    """For JSON, which knows no NaN: null."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return value if math.isfinite(value) else None
 
 
 def _section(arguments, trained: Trained) -> dict:
@@ -103,4 +111,7 @@ def _measure(trained: Trained, source, workers, bad, batch_size: int) -> dict:
           tqdm(pairs, total=-(-len(source) // batch_size), unit='batch', disable=not sys.stderr.isatty()) as shown):
         result = evaluate(eval_step, variables, shown, len(source), bad.check)
     result.pop('confusion', None)
+    if 'average_precision' in result:
+        names = trained.class_names or range(trained.model.num_classes)
+        result['average_precision'] = dict(zip(map(str, names), map(float, result['average_precision']), strict=True))
     return {'images': len(source), **result, 'bad_samples': len(bad)}

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from imagenet_jax.commands import checkpoint, data_set
 from imagenet_jax.sources.folder import EXTENSIONS
@@ -44,7 +45,9 @@ def _predict(arguments) -> int:
         if not found:
             print(f'{image}: holds no image ({", ".join(EXTENSIONS)})', file=sys.stderr)
             code = 1
-    for file, found in predict(trained, files, max(1, min(len(files), _BATCH_SIZE))):
+    answers = predict(trained, files, max(1, min(len(files), _BATCH_SIZE)))
+    hidden = not sys.stderr.isatty() or sys.stdout.isatty()  # answers that scroll by are progress enough
+    for file, found in tqdm(answers, total=len(files), unit='image', disable=hidden):
         if isinstance(found, str):
             print(f'{file}: {found}', file=sys.stderr)
             code = 1
