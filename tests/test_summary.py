@@ -53,6 +53,11 @@ def test_pooling_by_matrix_is_no_layer():
     assert sum(row.multiply_adds for row in rows if row.kind == 'Dense') == 9216 * 4096 + 4096 * 4096 + 4096 * 1000
 
 
+def test_layers_are_the_same_with_remat():
+    plain, remat = (summary.layers(models.create('resnet20_cifar', remat=on), 32) for on in (False, True))
+    assert plain == remat
+
+
 def test_too_small_images():
     with pytest.raises(UserError, match='images too small'):
         summary.layers(models.create('vgg11'), 8)

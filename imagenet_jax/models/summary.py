@@ -39,6 +39,8 @@ def layers(model: nn.Module, image_size: int) -> list[Layer]:
     Raises:
       UserError: images too small for the model.
     """
+    if getattr(model, 'remat', False):  # the same layers, but the program would not tell their whole paths
+        model = model.clone(remat=False)
     seen = {}
 
     def note(call, args, kwargs, context):
