@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 import scipy.io
-from fixtures_images import image_folder, jpeg
+from fixtures_images import flip_bit, image_folder, jpeg
 
 from imagenet_jax import sources
 from imagenet_jax.errors import UserError
@@ -99,12 +99,30 @@ def test_a_damaged_header_is_no_end(root, split, number):
 @pytest.mark.parametrize(('file', 'data', 'message'), [
     ('ILSVRC2012_img_train.tar', tar({'n07.tar': b''}), 'holds n07.tar, which is no class of the devkit'),
     ('ILSVRC2012_img_train.tar', tar({'n01.tar': tar(images('n01'))}), 'lacks 2 classes of the devkit, the first n02'),
+    ('ILSVRC2012_img_train.tar', tar({'n01.tar': bytes(1024)}), 'n01.tar holds no image'),
     ('ILSVRC2012_devkit_t12.tar.gz', b'\x1f\x8b half', 'cannot be read as the ILSVRC2012 devkit'),
+    ('ILSVRC2012_devkit_t12.tar.gz',
+     tar({'meta.mat': b'MATLAB', 'ILSVRC2012_validation_ground_truth.txt': b''}, 'w:gz'),
+     'cannot be read as the ILSVRC2012 devkit'),
     ('ILSVRC2012_devkit_t12.tar.gz', tar({'x': b''}, 'w:gz'), 'cannot be read as the ILSVRC2012 devkit')])
 def test_wrong_archives_are_refused(root, file, data, message):
     (root / file).write_bytes(data)
     with pytest.raises(UserError, match=message):
         create(root)
+
+
+def test_a_damaged_devkit_is_refused(root):
+    kit = root / 'ILSVRC2012_devkit_t12.tar.gz'
+    good, expected, refused = kit.read_bytes(), create(root, 'val').labels.tolist(), 0
+    for at in range(0, len(good), 5):
+        for data in (good[:at], flip_bit(good, at)):
+            kit.write_bytes(data)
+            try:
+                assert create(root, 'val').labels.tolist() == expected  # the bit was in gzip's own time or name
+            except UserError as error:
+                assert 'cannot be read as the ILSVRC2012 devkit' in str(error)
+                refused += 1
+    assert refused > 0.9 * 2 * len(good) / 5
 
 
 def test_missing_files_are_named(root):

@@ -10,7 +10,6 @@ Images keep their bytes unless they are shrunk; each is decoded once as a check,
 left out. After a kill the same command goes on, and ends with the same bytes.
 """
 
-import logging
 from pathlib import Path
 
 from imagenet_jax.commands import data_set
@@ -41,17 +40,19 @@ def main() -> None:
     parser.add_argument('--max-bad-fraction', metavar='F', type=float, default=0.1,
                         help='of the images that may be unreadable, default %(default)s')
     arguments = parser.parse_args()
-    logging.basicConfig(format='%(message)s')
     data_set.run(lambda: _convert(arguments))
 
 
 def _convert(arguments) -> None:
     if not arguments.shard_index < arguments.shard_count:
         raise UserError(f'--shard-index {arguments.shard_index} must be in 0..{arguments.shard_count - 1}')
+    output = arguments.output.expanduser()
+    if arguments.path and output.resolve() == Path(arguments.path).expanduser().resolve():
+        raise UserError(f'--output {output} is --path: a split must not lie in one folder in two formats')
     encoding = Encoding(arguments.resize_shorter, arguments.max_side, arguments.quality, arguments.raw)
     origin = {'format': arguments.format, 'path': arguments.path, 'split': arguments.split,
               'options': dict(map(key_value, arguments.option))}
-    plan = Plan(data_set.open_split(arguments, arguments.split), origin, arguments.output,
+    plan = Plan(data_set.open_split(arguments, arguments.split), origin, output,
                 arguments.name or arguments.split or 'train', encoding, arguments.shards, arguments.on_error,
                 arguments.max_bad_fraction)
     manifest = convert(plan, arguments.workers, (arguments.shard_index, arguments.shard_count))

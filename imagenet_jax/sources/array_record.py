@@ -5,9 +5,9 @@
     root/train.index.npz                        labels and keys of all of them
     root/train.json                             the manifest: classes, options, checksums; written last
 
-A record is the length of a header, 4 bytes little-endian, the header, and the image. The header is msgpack of [place
-in the shard, key, label or list of labels, shape]; the image is as encoded, or where shape is not null uint8 pixels of
-that shape. ArrayRecord's own hashes notice damaged bytes.
+A record is the length of a header, 4 bytes little-endian, the header, and the image. The header is msgpack of
+[number of the conversion, place in the shard, key, label or list of labels, shape]; the image is as encoded, or where
+shape is not null uint8 pixels of that shape. ArrayRecord's own 64-bit hashes, of every record, notice damaged bytes.
 """
 
 import collections
@@ -16,6 +16,7 @@ import json
 import os
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgpack
@@ -28,28 +29,35 @@ from imagenet_jax.sources.base import Source
 VERSION = 1
 # Shards that one process keeps open; systems allow a process 1024 files.
 OPEN_SHARDS = 256
+_MANIFEST = {'version', 'conversion', 'examples', 'class_names', 'made_of', 'index', 'shards', 'skipped'}
+_AGAIN = "or remove the split's files and convert again"
 _LENGTH = struct.Struct('<I')
 
 
+class _WrongShard(OSError):
+    """None of its records is what the manifest says."""
+
+
 class ArrayRecord(Source):
-    """A finished conversion. Shards are opened when they are read from; their sizes are checked before."""
+    """A finished conversion. Each shard's size and first record are checked here; each process opens its own."""
 
     def __init__(self, path: str, split: str):
         self._root = Path(path).expanduser()
         manifest = read_manifest(self._root, split)
         self.class_names = tuple(manifest['class_names'])
+        self._conversion = manifest['conversion']
         self._shards = [(shard['file'], shard['examples']) for shard in manifest['shards']]
         for shard in manifest['shards']:
             _check_size(self._root / shard['file'], shard['bytes'])
         self._starts = np.cumsum([0, *(examples for _, examples in self._shards)])
         self._read_index(manifest['index'])
         self._open_cache()
+        with ThreadPoolExecutor(16) as pool:  # as many as a disk over a network needs
+            list(pool.map(self._check_shard, range(len(self._shards))))
 
     @classmethod
     def is_at(cls, path, split):
-        root = Path(path).expanduser()
-        return bool(path and split) and (_manifest_path(root, split).is_file()
-                                         or any(root.glob(f'{split}-*-of-*.array_record')))
+        return bool(path and split) and any(Path(path).expanduser().glob(f'{split}-*-of-*.array_record'))
 
     def _read_index(self, entry):
         path = self._root / entry['file']
@@ -60,6 +68,16 @@ class ArrayRecord(Source):
             self.labels, self._keys = index['labels'], index['keys']
         if not len(self.labels) == len(self._keys) == self._starts[-1]:
             raise UserError(f'{path} lists {len(self.labels)} images, the shards hold {self._starts[-1]}')
+
+    def _check_shard(self, shard: int) -> None:
+        try:
+            self._reader(shard)
+            if self._shards[shard][1]:
+                self.image(int(self._starts[shard]))
+        except _WrongShard as error:
+            raise UserError(f'{error}; copy it anew, {_AGAIN}') from error
+        except OSError:  # one damaged record is one bad sample
+            pass
 
     def _open_cache(self):
         self._readers: collections.OrderedDict[int, ArrayRecordReader] = collections.OrderedDict()
@@ -74,24 +92,23 @@ class ArrayRecord(Source):
 
     def image(self, index):
         shard = int(np.searchsorted(self._starts, index, side='right')) - 1
+        place = int(index - self._starts[shard])
+        reader = self._reader(shard)
         try:
-            place = int(index - self._starts[shard])
-            found, key, _, image = unpack(self._reader(shard).read([place])[0])
+            *found, _, image = unpack(reader.read([place])[0])
         except Exception as error:  # of several kinds, by what is damaged
-            raise OSError(f'{self._root / self._shards[shard][0]}: {str(error).splitlines()[0][:200]}') from error
-        if (found, key) != (place, self.key(index)):
-            raise OSError(f'{self._root / self._shards[shard][0]} holds {key!r} where the index has '
-                          f'{self.key(index)!r}: it is a shard of another conversion')
+            raise OSError(f'{self._path(shard)}: {_line(error)}') from error
+        if found != (expected := [self._conversion, place, self.key(index)]):
+            raise _WrongShard(f'{self._path(shard)} is a shard of another conversion: it holds {found}, not {expected}')
         return image
+
+    def _path(self, shard: int) -> Path:
+        return self._root / self._shards[shard][0]
 
     def _reader(self, shard: int) -> ArrayRecordReader:
         with self._lock:
             if shard not in self._readers:
-                file, examples = self._shards[shard]
-                reader = ArrayRecordReader(str(self._root / file), 'readahead_buffer_size:0')
-                if reader.num_records() != examples:
-                    raise ValueError(f'holds {reader.num_records()} records instead of {examples}')
-                self._readers[shard] = reader
+                self._readers[shard] = _open(self._path(shard), self._shards[shard][1])
                 if len(self._readers) > OPEN_SHARDS:
                     self._readers.popitem(last=False)
             self._readers.move_to_end(shard)
@@ -101,49 +118,63 @@ class ArrayRecord(Source):
         return os.fsdecode(self._keys[index].item())
 
 
-def pack(place: int, key: str, label: int | list[float], image: bytes | np.ndarray) -> bytes:
+def _open(path: Path, examples: int) -> ArrayRecordReader:
+    try:
+        reader = ArrayRecordReader(str(path), 'readahead_buffer_size:0')
+        found = reader.num_records()
+    except Exception as error:
+        raise _WrongShard(f'{path}: {_line(error)}') from error
+    if found != examples:
+        raise _WrongShard(f'{path} holds {found} records instead of {examples}')
+    return reader
+
+
+def _line(error: Exception) -> str:
+    """ArrayRecord's errors are long."""
+    return (str(error).splitlines() or [repr(error)])[0][:200]
+
+
+def pack(conversion: int, place: int, key: str, label: int | list[float], image: bytes | np.ndarray) -> bytes:
     """One record."""
     shape = None if isinstance(image, bytes) else image.shape
-    header = msgpack.packb([place, key, label, shape], unicode_errors='surrogateescape')
+    header = msgpack.packb([conversion, place, key, label, shape], unicode_errors='surrogateescape')
     return b''.join([_LENGTH.pack(len(header)), header, image if shape is None else image.tobytes()])
 
 
-def unpack(record: bytes) -> tuple[int, str, int | list[float], bytes | np.ndarray]:
+def unpack(record: bytes) -> tuple[int, int, str, int | list[float], bytes | np.ndarray]:
     """What `pack` was given; pixels are a view of the record."""
     at = _LENGTH.size + _LENGTH.unpack_from(record)[0]
-    place, key, label, shape = msgpack.unpackb(record[_LENGTH.size:at], unicode_errors='surrogateescape')
+    *header, shape = msgpack.unpackb(record[_LENGTH.size:at], unicode_errors='surrogateescape')
     image = record[at:] if shape is None else np.frombuffer(record, np.uint8, offset=at).reshape(shape)
-    return place, key, label, image
+    return *header, image
 
 
 def read_manifest(root: Path, split: str) -> dict:
     """The manifest of one split. Raises UserError."""
-    path = _manifest_path(root, split)
+    path = root / f'{split}.json'
     try:
         manifest = json.loads(path.read_text())
-        version = manifest['version']
+        version, missing = manifest['version'], _MANIFEST - manifest.keys()
     except FileNotFoundError as error:
         if any(root.glob(f'{split}-*-of-*.array_record')):
             raise UserError(f'the conversion to {root}, split {split!r}, is not finished: there is no {path.name} yet; '
                             'give the same command again, and it goes on') from error
         there = sorted(p.stem for p in root.glob('*.json'))
         raise UserError(f'no {path}; splits in {root}: {", ".join(there) or "none"}') from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f'{path} is no manifest of a conversion: {error!r}') from error
     if version != VERSION:
         raise UserError(f'{path} is of version {version}; this package reads {VERSION}')
+    if missing:
+        raise UserError(f'{path} is no manifest of a conversion: it lacks {", ".join(sorted(missing))}')
     return manifest
-
-
-def _manifest_path(root: Path, split: str) -> Path:
-    return root / f'{split}.json'
 
 
 def _check_size(path: Path, expected: int) -> None:
     size = path.stat().st_size if path.is_file() else None
     if size != expected:
         found = 'is missing' if size is None else f'has {size} bytes'
-        raise UserError(f'{path} {found}, and the manifest says {expected}: copy it anew, or convert again')
+        raise UserError(f'{path} {found}, and the manifest says {expected}: copy it anew, {_AGAIN}')
 
 
 def sha256(path: Path) -> str:

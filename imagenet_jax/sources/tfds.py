@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.runtime import cache_folder
 from imagenet_jax.sources.base import Source
 
 log = logging.getLogger(__name__)
@@ -68,6 +67,7 @@ class Tfds(Source):
 
     def _cached_labels(self, files) -> np.ndarray:
         """Labels lie inside the records, so that reading them is reading the images: minutes for ImageNet, once."""
+        from imagenet_jax.runtime import cache_folder  # and with it JAX, which other sources do without
         stats = [(file.filename, file.skip, file.take, _stat(file.filename)) for file in files]
         kept = cache_folder() / 'labels' / f'{hashlib.sha256(repr(stats).encode()).hexdigest()[:32]}.npy'
         try:

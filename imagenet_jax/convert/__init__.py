@@ -1,0 +1,229 @@
+"""Any source -> the packed format that sources/array_record.py reads, made by many processes and perhaps many hosts.
+
+After a kill the same command goes on where it was; plan.py says what lies on the disk meanwhile.
+"""
+
+import concurrent.futures
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from imagenet_jax.convert.plan import Encoding, Plan
+from imagenet_jax.convert.shards import make_shard, move, remove_abandoned, write
+from imagenet_jax.errors import UserError
+from imagenet_jax.sources import array_record
+
+__all__ = ['Encoding', 'Plan', 'convert']
+
+log = logging.getLogger(__name__)
+
+# Seconds between lines where there is no terminal.
+_SAY = 30
+
+
+def convert(plan: Plan, workers: int = 0, part: tuple[int, int] = (0, 1)) -> dict | None:
+    """Makes what is missing of a data set.
+
+    Args:
+      plan: what to make.
+      workers: processes; 0: one a core.
+      part: (i, n): every n-th shard from the i-th on, as host i of n.
+
+    Returns:
+      The manifest; None where other hosts' shards are still missing.
+
+    Raises:
+      UserError: another conversion is there, too many images cannot be read, or the disk is full.
+    """
+    record = plan.record()
+    if plan.manifest.exists():
+        return _finished_before(plan, record)
+    with _disk_errors(plan.output):
+        _begin(plan, record)
+        todo = [n for n in range(part[0], plan.count, part[1]) if not plan.is_finished(n)]
+        if todo:
+            _make(plan, _number(record), todo, workers)
+        try:
+            if all(map(plan.is_finished, range(plan.count))):
+                return _finish(plan, record)
+        except FileNotFoundError:  # another host was faster, and has cleared up
+            return array_record.read_manifest(plan.output, plan.name)
+    return None
+
+
+def _number(record: dict) -> int:
+    """Of a conversion: records have it, so that none is taken for another's."""
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+def _finished_before(plan: Plan, record: dict) -> dict:
+    manifest = array_record.read_manifest(plan.output, plan.name)
+    _refuse_other(plan, manifest['made_of'], record)
+    array_record.ArrayRecord(str(plan.output), plan.name)  # says what is missing or damaged since
+    log.info('%s is finished already: nothing to do', plan.manifest)
+    return manifest
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path):
+    try:
+        yield
+    except OSError as error:
+        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+        raise UserError(f'cannot write to {folder}: {error}; {free / 1e9:.1f} GB are free there. Finished shards stay: '
+                        'make room, and the same command goes on') from error
+
+
+def _begin(plan: Plan, record: dict) -> None:
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    path = plan.folder / 'plan.json'
+    if path.exists():
+        _refuse_other(plan, json.loads(path.read_text()), record)
+        remove_abandoned(plan)
+    else:
+        if found := sorted(plan.output.glob(f'{plan.name}-*-of-*.array_record')):
+            raise UserError(f'{found[0]} is in the way: it belongs to no conversion that could be gone on with')
+        write(plan, path, json.dumps(record))
+
+
+def _refuse_other(plan: Plan, there: dict, wanted: dict) -> None:
+    wanted = json.loads(json.dumps(wanted))
+    lines = [f'  {name}: {str(there.get(name))[:200]}, now {str(value)[:200]}' for name, value in wanted.items()
+             if there.get(name) != value]
+    if lines:
+        raise UserError('\n'.join([f'{plan.output} holds split {plan.name!r} made of something else or in another way:',
+                                   *lines, 'use another --output or --name, or remove it']))
+
+
+def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
+    """Makes shards in worker processes."""
+    context = multiprocessing.get_context('spawn')
+    done, others = context.Value('q', 0), set(multiprocessing.active_children())
+    workers = min(workers or os.cpu_count(), len(todo))
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (plan, number, done))
+    try:
+        with _without_ctrl_c():  # it reaches all processes of a terminal; the parent ends these
+            pending = {pool.submit(_work, n) for n in todo}
+        finished_before = (json.loads(plan.report(n).read_text()) for n in range(plan.count) if plan.is_finished(n))
+        skipped = [entry for report in finished_before for entry in report['skipped']]
+        with _progress(sum(len(plan.indices(n)) for n in todo)) as show:
+            while pending:
+                finished, pending = concurrent.futures.wait(pending, 0.2, concurrent.futures.FIRST_COMPLETED)
+                show(done.get_obj().value)  # without its lock, which a worker may have died with
+                for future in finished:
+                    skipped += future.result()
+                    _refuse_too_many(plan, skipped)
+    except BrokenProcessPool as error:
+        raise UserError('a worker process has died, most likely for want of memory; finished shards stay: the same '
+                        'command goes on, perhaps with fewer --workers') from error
+    finally:
+        for process in set(multiprocessing.active_children()) - others:  # after an error: shards under way are lost
+            process.kill()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_ctrl_c():
+    """For processes started meanwhile, and for all of their life."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator:
+    """Takes the number of images so far: a bar on a terminal, elsewhere a line now and then and at the end."""
+    began = said = time.monotonic()
+    count = 0
+
+    def show(now: int):
+        nonlocal count, said
+        bar.update(now - count)
+        count = now
+        if bar.disable and time.monotonic() - said > _SAY:
+            said = time.monotonic()
+            say()
+
+    def say():
+        log.info(tqdm.format_meter(count, total, time.monotonic() - began, unit=' images',
+                                   bar_format='{n_fmt} of {total_fmt} images, {rate_fmt}, {remaining} left'))
+
+    with tqdm(total=total, unit=' images', disable=None, dynamic_ncols=True) as bar:
+        yield show
+    if bar.disable:
+        say()
+
+
+def _refuse_too_many(plan: Plan, skipped: Sequence[Sequence[str]]) -> None:
+    limit = 0 if plan.on_error == 'raise' else plan.max_bad_fraction * len(plan.source)
+    if len(skipped) > limit:
+        first = ', '.join(f'{key} ({reason})' for key, reason in skipped[:10])
+        raise UserError(f'{len(skipped)} of {len(plan.source)} images cannot be read, more than --max-bad-fraction and '
+                        f'--on-error allow ({limit:g}); the first: {first}')
+
+
+_JOB = None
+
+
+def _start_worker(plan: Plan, number: int, done) -> None:
+    """Runs first in each worker."""
+    global _JOB
+
+    def advance():
+        with done.get_lock():
+            done.value += 1
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    _JOB = partial(make_shard, plan, number, advance)
+
+
+def _work(number: int) -> list[list[str]]:
+    return _JOB(number)
+
+
+def _finish(plan: Plan, record: dict) -> dict:
+    """The index, then the manifest, and at last the folder of the conversion goes."""
+    reports = [json.loads(plan.report(n).read_text()) for n in range(plan.count)]
+    skipped = [entry for report in reports for entry in report['skipped']]
+    _refuse_too_many(plan, skipped)  # of all hosts, and of those found before an interruption
+    keys = np.array([os.fsencode(key) for report in reports for key in report['keys']])
+    labels = np.array([label for report in reports for label in report['labels']], plan.source.labels.dtype)
+    if not len(labels):
+        raise UserError(f'none of the {len(plan.source)} images can be read')
+    for key, reason in skipped:
+        log.warning('left out: %s: %s', key, reason)
+    index, partial_index = plan.output / f'{plan.name}.index.npz', plan.partial('index')
+    with partial_index.open('wb') as file:
+        np.savez(file, labels=labels, keys=keys)
+    entry = {'file': index.name, 'bytes': partial_index.stat().st_size, 'sha256': array_record.sha256(partial_index)}
+    move(partial_index, index)
+    manifest = {
+        'version': array_record.VERSION, 'conversion': _number(record), 'examples': len(labels),
+        'class_names': list(plan.source.class_names), 'made_of': record, 'path': plan.origin.get('path', ''),
+        'index': entry,
+        'shards': [{'file': plan.shard(n).name, 'examples': len(report['keys']), 'bytes': report['bytes'],
+                    'sha256': report['sha256']} for n, report in enumerate(reports)],
+        'skipped': [{'key': key, 'reason': reason} for key, reason in skipped]}
+    write(plan, plan.manifest, json.dumps(manifest, indent=1) + '\n')
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    return manifest
