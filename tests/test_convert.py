@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from fixtures_images import class_tree, encode, flip_bit, image_folder, jpeg, png_claiming, scene, with_pillow
+from fixtures_layouts import cifar100, database, voc
 from PIL import Image
 from runs import ROOT, environment
 
@@ -103,6 +104,28 @@ def test_training_gets_the_same_bytes_from_either_layout(tree, packed, how):
             np.testing.assert_array_equal(ours[name], theirs[name])
     for stream in batches:
         stream.close()
+
+
+def photographs(root):
+    """VOC's layout with images that can be decoded."""
+    voc(root)
+    for i, path in enumerate(sorted(root.glob('**/*.jpg'))):
+        path.write_bytes(jpeg(i))
+
+
+@pytest.mark.parametrize(('format', 'make', 'options'), [
+    ('voc', photographs, {'labels': 'all'}), ('lmdb', database, {}), ('cifar', cifar100, {'labels': 'coarse'})])
+def test_other_layouts_with_their_options(tmp_path, format, make, options):
+    make(tmp_path / 'source')
+    before = sources.create(format, str(tmp_path / 'source'), 'train', **options)
+    manifest = convert(Plan(before, {'format': format, 'options': options}, tmp_path / 'out', 'train'), workers=1)
+    after = reopened(tmp_path / 'out')
+    assert manifest['made_of']['source'] == {'format': format, 'options': options} and not manifest['skipped']
+    assert after.class_names == before.class_names and after.labels.dtype == before.labels.dtype
+    np.testing.assert_array_equal(after.labels, before.labels)
+    for i in range(len(before)):
+        assert after.key(i) == before.key(i)
+        np.testing.assert_array_equal(after.image(i), before.image(i))
 
 
 class Both(sources.Source):

@@ -17,7 +17,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -52,17 +51,13 @@ def convert(plan: Plan, workers: int = 0, part: tuple[int, int] = (0, 1)) -> dic
     record = plan.record()
     if plan.manifest.exists():
         return _finished_before(plan, record)
-    with _disk_errors(plan.output):
+    with _disk_errors(plan):
         _begin(plan, record)
         todo = [n for n in range(part[0], plan.count, part[1]) if not plan.is_finished(n)]
         if todo:
             _make(plan, _number(record), todo, workers)
-        try:
-            if all(map(plan.is_finished, range(plan.count))):
-                return _finish(plan, record)
-        except FileNotFoundError:  # another host was faster, and has cleared up
-            return array_record.read_manifest(plan.output, plan.name)
-    return None
+        return _finish(plan, record) if all(map(plan.is_finished, range(plan.count))) else None
+    return array_record.read_manifest(plan.output, plan.name)
 
 
 def _number(record: dict) -> int:
@@ -79,10 +74,13 @@ def _finished_before(plan: Plan, record: dict) -> dict:
 
 
 @contextlib.contextmanager
-def _disk_errors(folder: Path):
+def _disk_errors(plan: Plan):
+    folder = plan.output
     try:
         yield
     except OSError as error:
+        if plan.manifest.exists():  # another process was faster, and has cleared up
+            return
         free = shutil.disk_usage(folder).free if folder.is_dir() else 0
         raise UserError(f'cannot write to {folder}: {error}; {free / 1e9:.1f} GB are free there. Finished shards stay: '
                         'make room, and the same command goes on') from error
@@ -111,6 +109,8 @@ def _refuse_other(plan: Plan, there: dict, wanted: dict) -> None:
 
 def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
     """Makes shards in worker processes."""
+    finished_before = (json.loads(plan.report(n).read_text()) for n in range(plan.count) if plan.is_finished(n))
+    skipped = [entry for report in finished_before for entry in report['skipped']]
     context = multiprocessing.get_context('spawn')
     done, others = context.Value('q', 0), set(multiprocessing.active_children())
     workers = min(workers or os.cpu_count(), len(todo))
@@ -118,8 +118,6 @@ def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
     try:
         with _without_ctrl_c():  # it reaches all processes of a terminal; the parent ends these
             pending = {pool.submit(_work, n) for n in todo}
-        finished_before = (json.loads(plan.report(n).read_text()) for n in range(plan.count) if plan.is_finished(n))
-        skipped = [entry for report in finished_before for entry in report['skipped']]
         with _progress(sum(len(plan.indices(n)) for n in todo)) as show:
             while pending:
                 finished, pending = concurrent.futures.wait(pending, 0.2, concurrent.futures.FIRST_COMPLETED)
@@ -209,7 +207,7 @@ def _finish(plan: Plan, record: dict) -> dict:
     keys = np.array([os.fsencode(key) for report in reports for key in report['keys']])
     labels = np.array([label for report in reports for label in report['labels']], plan.source.labels.dtype)
     if not len(labels):
-        raise UserError(f'none of the {len(plan.source)} images can be read')
+        raise UserError(f'none of the {len(plan.source)} images can be read, the first {": ".join(skipped[0])}')
     for key, reason in skipped:
         log.warning('left out: %s: %s', key, reason)
     index, partial_index = plan.output / f'{plan.name}.index.npz', plan.partial('index')
