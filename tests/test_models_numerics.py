@@ -28,7 +28,7 @@ def photographs(size):
         picture, side = load_sample_images().images[i % 2], random.integers(128, 428)
         top, left = (random.integers(0, length - side + 1) for length in picture.shape[:2])
         parts.append(cv2.resize(picture[top:top + side, left:left + side], (size, size), interpolation=cv2.INTER_AREA))
-    return Normalize()(jnp.asarray(np.stack(parts)))
+    return np.asarray(Normalize()(np.stack(parts)))
 
 
 class Started(NamedTuple):
@@ -41,10 +41,10 @@ class Started(NamedTuple):
       next_loss: of the same batch, after the step.
     """
     model: nn.Module
-    images: jax.Array
+    images: np.ndarray
     params: dict
     stats: dict
-    loss: jax.Array
+    loss: np.ndarray
     gradients: dict
     next_loss: jax.Array
 
@@ -61,11 +61,12 @@ def started(request):
     dropout = {'dropout': 0.0} if 'dropout' in models.option_names(name) else {}
     model = models.create(name, num_classes=CLASSES, **dropout)
     if short:
-        model = model.clone(**{'rows': model.rows[:4]} if hasattr(model, 'rows') else {'depths': (1, 1, 1, 1)})
+        model = model.clone(rows=model.rows[:4]) if hasattr(model, 'rows') else model.clone(depths=(1, 1, 1, 1))
     images = photographs(32 if name.endswith('_cifar') else 64)
     labels = jnp.arange(BATCH) * (CLASSES // BATCH)
-    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
-    params, stats = variables['params'], jax.tree.map(jnp.zeros_like, variables.get('batch_stats', {}))
+    # Between compiled functions, numpy: JAX would compile every operation for every shape.
+    variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), images[:1]))
+    params, stats = variables['params'], jax.tree.map(np.zeros_like, variables.get('batch_stats', {}))
 
     def loss_fn(params):
         logits, updated = model.apply({'params': params, 'batch_stats': stats}, images, train=True,
@@ -73,10 +74,10 @@ def started(request):
         return losses.cross_entropy(logits, labels).mean(), updated.get('batch_stats', {})
 
     step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-    (loss, stats), gradients = step(params)
-    (next_loss, _), _ = step(jax.tree.map(lambda p, g: p - RATE * g, params, gradients))
+    (loss, stats), gradients = jax.device_get(step(params))
+    (next_loss, _), _ = step(jax.tree.map(lambda p, g: p - np.float32(RATE) * g, params, gradients))
     # Of statistics that were 0 nothing is kept: the rest is the batch's.
-    stats = jax.tree.map(lambda s: s / (1 - kept_by_norms(name)), stats)
+    stats = jax.tree.map(lambda s: s / np.float32(1 - kept_by_norms(name)), stats)
     return Started(model, images, params, stats, loss, gradients, next_loss)
 
 
@@ -103,12 +104,12 @@ def test_half_precision(started):
     whatever way they came: hence no more than four times what rounding nothing but weights and images does.
     """
     def forward(dtype):
-        return jax.jit(started.model.clone(dtype=jnp.dtype(dtype)).apply)
-    exact = forward('float32')
+        return jax.jit(started.model.clone(dtype=dtype).apply)
+    exact = forward(jnp.dtype('float32'))
     variables = {'params': started.params, 'batch_stats': started.stats}
     expected = np.asarray(exact(variables, started.images))
-    for dtype in ('bfloat16', 'float16'):
-        params, images = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype).astype(jnp.float32),
+    for dtype in map(jnp.dtype, ('bfloat16', 'float16')):
+        params, images = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype).astype(np.float32),
                                       (started.params, started.images))
         logits = {'ours': forward(dtype)(variables, started.images),
                   'rounded': exact({**variables, 'params': params}, images)}

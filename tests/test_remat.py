@@ -144,7 +144,7 @@ def test_models_without_blocks_refuse_it():
 
 
 def test_a_run_may_go_on_with_it(tmp_path):
-    record.write(tmp_path, {'model': {'name': 'resnet50', 'remat': None}})
-    record.check_resumable(tmp_path, {'model': {'name': 'resnet50', 'remat': True}})
+    record.write(tmp_path, {'loss': 'softmax', 'model': {'name': 'resnet50', 'remat': None}})
+    record.check_resumable(tmp_path, {'loss': 'softmax', 'model': {'name': 'resnet50', 'remat': True}})
     with pytest.raises(UserError, match=r'model\.name'):
-        record.check_resumable(tmp_path, {'model': {'name': 'resnet101', 'remat': True}})
+        record.check_resumable(tmp_path, {'loss': 'softmax', 'model': {'name': 'resnet101', 'remat': True}})
