@@ -107,12 +107,14 @@ class ArrayRecord(Source):
 
     def _reader(self, shard: int) -> ArrayRecordReader:
         with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = _open(self._path(shard), self._shards[shard][1])
-                if len(self._readers) > OPEN_SHARDS:
-                    self._readers.popitem(last=False)
+            reader = self._readers.get(shard)
+        reader = reader or _open(self._path(shard), self._shards[shard][1])  # others go on meanwhile
+        with self._lock:
+            self._readers[shard] = reader
             self._readers.move_to_end(shard)
-            return self._readers[shard]
+            if len(self._readers) > OPEN_SHARDS:
+                self._readers.popitem(last=False)
+        return reader
 
     def key(self, index):
         return os.fsdecode(self._keys[index].item())
