@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import resource_tracker
 
 import numpy as np
 
@@ -126,7 +127,9 @@ class _Process:
         self._batches = collections.deque(map(self._view, slots))
         self._pipe, pipe = context.Pipe()
         self._process = context.Process(target=_work, args=(pipe, samples, size, self._view, slots), daemon=True)
-        # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent decides when workers end.
+        # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent decides when workers end. Starting
+        # Python's resource tracker, which the first process would do, unblocks them.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             self._process.start()
