@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     model.dtype = 'bfloat16'                # of the computation: bfloat16, float16 (loss scaled) or float32
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
     model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
-    model.remat = placeholder(bool)         # ResNets to MobileNets: less memory, more time; blocks are computed twice
+    model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
     model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
     model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; ResNets v2: 'conv' or 'avgpool'
     model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower

@@ -26,7 +26,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imagenet_jax.augment.host import DecodeError
+from imagenet_jax.augment.host import DecodeError, decode
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.sources import Source, Synthetic
@@ -159,11 +159,10 @@ def synthetic_batches(source: Synthetic, batch_size: int, seed: int, mesh: jax.s
         step += 1
 
 
-def why_unreadable(source: Source, index: int, transform: Callable | None = None) -> str:
+def why_unreadable(source: Source, index: int) -> str:
     """Reads a sample again for the reason it failed."""
-    from imagenet_jax.augment.host import decode
     try:
-        (transform or decode)(source.image(index))
+        decode(source.image(index))
     except (DecodeError, OSError) as error:
         return str(error)
     return 'it could be read at the second try'

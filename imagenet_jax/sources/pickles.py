@@ -174,6 +174,7 @@ class Array:
 
 
 class _Dtype:
+    """Stands in for a numpy dtype."""
 
     def __init__(self, code, *flags):
         self.code = _name(code)
