@@ -9,23 +9,26 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-# Ten-layer budgets: 23 batches an epoch, two epochs, a save every five steps.
-TINY = ('--config', 'configs/digits.py', '--config.augment.size=8', '--config.eval.size=8', '--config.eval.resize=8',
-        '--config.augment.pad=1', '--config.epochs=2', '--config.schedule.warmup_epochs=1', '--config.log_steps=1',
-        '--config.checkpoint_steps=5', '--config.eval_epochs=1', '--config.confusion_epochs=0')
+WITHOUT_TENSORFLOW = {'PYTHONPATH': str(Path(__file__).parent / 'without_tensorflow')}
+# Small: 23 batches an epoch, two epochs, a save every five steps.
+TINY = ('--config', 'configs/digits.py', '--config.model.name=resnet8_cifar', '--config.augment.size=8',
+        '--config.augment.pad=1', '--config.eval.size=8', '--config.eval.resize=8', '--config.epochs=2',
+        '--config.schedule.warmup_epochs=1', '--config.log_steps=1', '--config.checkpoint_steps=5',
+        '--config.eval_epochs=1', '--config.confusion_epochs=0')
 
 
 def environment(devices: int = 1) -> dict:
-    """A subprocess's environment: CPU, so many simulated devices."""
-    flags = f'--xla_force_host_platform_device_count={devices}' if devices > 1 else ''
+    """A subprocess's environment: CPU, so many simulated devices, compiling kept short."""
+    flags = f'--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=1'
     return {**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags}
 
 
-def start(workdir: Path, *arguments: str, base: tuple[str, ...] = TINY, devices: int = 1, **kwargs) -> subprocess.Popen:
-    """Starts main.py, its output (both streams) readable as text."""
+def start(workdir: Path, *arguments: str, base: tuple[str, ...] = TINY, devices: int = 1, board: bool = False,
+          ) -> subprocess.Popen:
+    """Starts main.py, its output (both streams) readable as text; `board`: with event files for TensorBoard."""
     command = [sys.executable, 'main.py', '--workdir', str(workdir), *base, *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(devices), text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, start_new_session=True, **kwargs)
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            start_new_session=True, env=environment(devices) | ({} if board else WITHOUT_TENSORFLOW))
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:

@@ -32,10 +32,10 @@ def variables_of(model, seed=0):
 def given(tmp_path_factory):
     """(model of seven classes, its variables, a run's folder and a file that hold them)."""
     root = tmp_path_factory.mktemp('given')
-    model = models.create('resnet20_cifar', num_classes=7)
+    model = models.create('resnet8_cifar', num_classes=7)
     variables = variables_of(model)
     save_variables(root / 'run', variables)
-    (root / 'run' / 'config.json').write_text('{"model": {"name": "resnet20_cifar", "num_classes": 7}}')
+    (root / 'run' / 'config.json').write_text('{"model": {"name": "resnet8_cifar", "num_classes": 7}}')
     weights.write(root / 'file.safetensors', weights.to_torch(model, variables))
     return model, variables, root / 'run', root / 'file.safetensors'
 
@@ -50,7 +50,7 @@ def test_same_classes_load_whole(given, kind):
 @pytest.mark.parametrize('classes', [3, 100])
 def test_other_classes_get_a_new_head(given, kind, classes):
     _, variables, folder, file = given
-    model = models.create('resnet20_cifar', num_classes=classes)
+    model = models.create('resnet8_cifar', num_classes=classes)
     loaded = finetune.load(str(folder if kind == 'run' else file), model)
     assert flat(variables).keys() - flat(loaded).keys() == {'params/linear/kernel', 'params/linear/bias'}
     optimizer = optim.create(optax.constant_schedule(0.1))

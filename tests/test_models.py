@@ -59,7 +59,7 @@ def test_multiply_adds(name, size, options, millions):
 
 def test_names_come_in_numeric_order():
     names = models.names()
-    assert {*PARAMETERS, 'resnet20_cifar', 'resnet44_cifar', 'resnet56_cifar', 'resnet110_cifar'} <= set(names)
+    assert {*PARAMETERS, *(f'resnet{depth}_cifar' for depth in (8, 20, 32, 44, 56, 110))} <= set(names)
     assert len(set(names)) == len(names)
     in_order = [n for n in names if n in PARAMETERS]
     assert in_order == ['resnet18', 'resnet32_cifar', 'resnet34', 'resnet50', 'resnet101', 'resnet152']

@@ -154,13 +154,13 @@ def voc(root, count=96):
 
 
 def arguments(path):
-    return ('--config', 'configs/digits.py', '--config.data.format=voc', f'--config.data.path={path}',
-            '--config.data.labels=all', '--config.data.eval_split=val', '--config.loss=sigmoid',
-            '--config.model.num_classes=20', '--config.augment.size=8', '--config.augment.pad=1',
-            '--config.eval.size=8', '--config.eval.resize=8', '--config.batch_size=16',
-            '--config.eval_batch_size=32', '--config.epochs=0',
-            '--config.steps=20', '--config.schedule.name=constant', '--config.schedule.warmup_epochs=0',
-            '--config.eval_steps=10', '--config.log_steps=10')
+    return ('--config', 'configs/digits.py', '--config.model.name=resnet8_cifar',
+            '--config.data.format=voc', f'--config.data.path={path}', '--config.data.labels=all',
+            '--config.data.eval_split=val', '--config.loss=sigmoid', '--config.model.num_classes=20',
+            '--config.augment.size=8', '--config.augment.pad=1', '--config.eval.size=8', '--config.eval.resize=8',
+            '--config.batch_size=16', '--config.eval_batch_size=32', '--config.epochs=0', '--config.steps=20',
+            '--config.schedule.name=constant', '--config.schedule.warmup_epochs=0', '--config.eval_steps=10',
+            '--config.log_steps=10')
 
 
 @pytest.mark.runs
@@ -181,7 +181,7 @@ def test_learns_resumes_and_keeps_the_best(tmp_path):
 
 def config(path, **changes):
     made = common.get_config()
-    made.model.name, made.model.num_classes = 'resnet20_cifar', 20
+    made.model.name, made.model.num_classes = 'resnet8_cifar', 20
     made.data.format, made.data.path = 'voc', str(path)
     with made.unlocked():
         made.update_from_flattened_dict(changes)

@@ -19,7 +19,7 @@ LAST = 45
 def reference(tmp_path_factory) -> Path:
     """The run never interrupted; copied by tests that change it."""
     workdir = tmp_path_factory.mktemp('reference')
-    run(workdir)
+    run(workdir, board=True)
     return workdir
 
 
@@ -125,7 +125,7 @@ def test_harmless_change_is_logged(reference, tmp_path):
 
 def test_run_folder(reference):
     record = json.loads((reference / 'config.json').read_text())
-    assert record['model']['name'] == 'resnet20_cifar'
+    assert record['model']['name'] == 'resnet8_cifar'
     assert record['run']['class_names'] == list('0123456789')
     assert {'jax', 'flax', 'optax', 'python', 'imagenet_jax'} <= set(record['run']['versions'])
     assert {'git_revision', 'device_kind', 'devices', 'hosts'} <= set(record['run'])

@@ -44,7 +44,7 @@ def test_layers():
     # Depthwise: each channel sees itself alone.
     assert rows['blocks/0/0/conv_dw'] == summary.Layer('blocks/0/0/conv_dw', 'Conv', (32, 32, 32), 288, 32 * 32 * 288)
     assert rows['classifier'] == summary.Layer('classifier', 'Dense', (7,), 1024 * 7 + 7, 1024 * 7)
-    assert list(rows)[0] == 'conv_stem' and list(rows)[-1] == 'classifier'
+    assert next(iter(rows)) == 'conv_stem' and list(rows)[-1] == 'classifier'
 
 
 def test_pooling_by_matrix_is_no_layer():

@@ -86,11 +86,11 @@ def test_without_names_by_number_with_a_warning(theirs, ours, message, caplog):
 def make_run(root, data, loss='softmax', names=CLASSES):
     """A run's folder with weights that were drawn, not trained."""
     config = common.get_config()
-    config.model.update(name='resnet20_cifar', num_classes=len(names), dtype='float32')
+    config.model.update(name='resnet8_cifar', num_classes=len(names), dtype='float32')
     config.eval.update(size=8, resize=9)
     config.loss = loss
     config.data.update(data)
-    model = models.create('resnet20_cifar', num_classes=len(names))
+    model = models.create('resnet8_cifar', num_classes=len(names))
     variables = jax.device_get(jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 3))))())
     save_variables(root, variables)
     record.write(root, {**config.to_dict(), 'run': {'class_names': list(names)}})

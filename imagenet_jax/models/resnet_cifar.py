@@ -57,4 +57,4 @@ class CifarResNet(nn.Module):
         return (logits, maps) if features else logits
 
 
-MODELS = {f'resnet{6 * n + 2}_cifar': partial(CifarResNet, depth=n) for n in (3, 5, 7, 9, 18)}
+MODELS = {f'resnet{6 * n + 2}_cifar': partial(CifarResNet, depth=n) for n in (1, 3, 5, 7, 9, 18)}
