@@ -22,7 +22,7 @@ demo: install  ## train and evaluate on handwritten digits, in runs/digits
 test: install  ## the tests, on the CPU
 	$(PYTEST) -m 'not slow'
 
-test-fast: install  ## the tests without those that start many whole runs or compute whole models
+test-fast: install  ## the tests without those of what models compute, and of many whole runs
 	$(PYTEST) -m 'not slow and not runs and not numerics'
 
 test-all: install  ## the tests and the slow rest

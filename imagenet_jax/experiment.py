@@ -165,9 +165,11 @@ class Experiment:
         return apply(optim.create, section, 'config.optimizer', rate=rate, freeze=self.options.freeze)
 
     def _check_patterns(self):
-        options, params = self.options, self.abstract_state().params
+        options, factors = self.options, self.options.optimizer.get('rate_factors') or ()
+        if not options.freeze and not factors:
+            return  # before the seconds that tracing a deep model takes
+        params = self.abstract_state().params
         optim.refuse_idle(params, options.freeze, 'config.freeze')
-        factors = options.optimizer.get('rate_factors', ())
         optim.refuse_idle(params, [pattern for pattern, _ in factors], 'config.optimizer.rate_factors')
         if all(jax.tree.leaves(optim.matching(params, options.freeze))):
             raise UserError('config.freeze leaves no parameter to train')

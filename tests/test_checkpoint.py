@@ -12,7 +12,7 @@ from imagenet_jax.errors import UserError
 
 @pytest.fixture(scope='module')
 def state():
-    model = models.create('resnet20_cifar')
+    model = models.create('resnet8_cifar')
     optimizer = optim.create(optim.schedule(0.1, 8, 10, 5.0, name='constant', warmup_epochs=0))
     return step.create_state(model, optimizer, step.make_mesh(jax.devices()[:2]), seed=0, image_size=8, ema=True)
 
@@ -146,7 +146,7 @@ def test_unfinished_save_is_not_listed(tmp_path, state):
 def run(tmp_path, state):
     """A run's folder: steps 1 to 3, of which 1 is the best and 3 was not evaluated."""
     save(tmp_path, state, (1, 2, 3), (0.9, 0.5))
-    record.write(tmp_path, {'model': {'name': 'resnet20_cifar', 'num_classes': 10, 'shortcut': None}})
+    record.write(tmp_path, {'model': {'name': 'resnet8_cifar', 'num_classes': 10, 'shortcut': None}})
     return tmp_path
 
 
@@ -155,7 +155,7 @@ def run(tmp_path, state):
 def test_load_variables(run, state, options, number, averaged):
     before = {p: p.stat().st_mtime_ns for p in run.rglob('*')}
     config, variables = load_variables(run, **options)
-    assert config == {'name': 'resnet20_cifar', 'num_classes': 10}
+    assert config == {'name': 'resnet8_cifar', 'num_classes': 10}
     expected = at(state, number).ema if averaged else at(state, number).variables
     assert jax.tree.structure(variables) == jax.tree.structure(expected)
     assert_equal(variables, expected)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from runs import run, saved
+from test_options import refused, small
 from test_step import assert_trees_equal, batch
 
 from imagenet_jax import finetune, models, optim, step, weights
@@ -46,8 +47,7 @@ def test_same_classes_load_whole(given, kind):
     assert_trees_equal(finetune.load(str(folder if kind == 'run' else file), model), variables)
 
 
-@pytest.mark.parametrize('kind', ['run', 'file'])
-@pytest.mark.parametrize('classes', [3, 100])
+@pytest.mark.parametrize(('kind', 'classes'), [('run', 3), ('file', 100)])
 def test_other_classes_get_a_new_head(given, kind, classes):
     _, variables, folder, file = given
     model = models.create('resnet8_cifar', num_classes=classes)
@@ -178,12 +178,17 @@ def test_fine_tuning_from_a_run(tmp_path):
     assert saved(second)[-1] == 12
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['--config.init_from=nowhere.pth'], 'config.init_from=nowhere.pth'),
-    (["--config.freeze=('fc/*',)"], "config.freeze: 'fc/*' matches no parameter; such paths there are: bn1/*, conv1/*"),
-    (["--config.freeze=('*',)"], 'config.freeze leaves no parameter to train'),
-    (["--config.optimizer.rate_factors=(('head*', 2.0),)"], "rate_factors: 'head*' matches no parameter")])
-def test_refused_before_training(tmp_path, arguments, message):
-    output = run(tmp_path / 'run', *arguments, code=1)
-    assert message in output and 'Traceback' not in output and 'compiling' not in output
+def test_a_start_that_is_not_there_is_refused_before_training(tmp_path):
+    output = run(tmp_path / 'run', '--config.init_from=nowhere.pth', code=1)
+    assert 'config.init_from=nowhere.pth' in output and 'Traceback' not in output and 'compiling' not in output
     assert not list((tmp_path / 'run').glob('*.json*'))
+
+
+@pytest.mark.parametrize(('freeze', 'rate_factors', 'message'), [
+    (('fc/*',), (), r"config\.freeze: 'fc/\*' matches no parameter; such paths there are: bn1/\*, conv1/\*"),
+    (('*',), (), r'config\.freeze leaves no parameter to train'),
+    ((), (('head*', 2.0),), r"config\.optimizer\.rate_factors: 'head\*' matches no parameter")])
+def test_idle_patterns_are_refused(freeze, rate_factors, message):
+    config = small()
+    config.freeze, config.optimizer.rate_factors = freeze, rate_factors
+    refused(config, message)

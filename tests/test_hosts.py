@@ -44,24 +44,20 @@ def test_two_hosts_train_as_one(tmp_path):
     assert contents(tmp_path / 'two', 12).keys() == contents(tmp_path / 'one', 12).keys()
 
 
-def test_hosts_resume_and_may_become_one(tmp_path):
-    for process in hosts(tmp_path / 'run', '--config.steps=7'):
-        finish(process)
-    for process in hosts(tmp_path / 'run'):
-        finish(process)
-    assert [row['resume/step'] for row in rows(tmp_path / 'run') if 'resume/step' in row] == [7]
-    run(tmp_path / 'run', '--config.steps=14', base=SMALL)
-    last = rows(tmp_path / 'run')[-1]
-    assert last['step'] == 14 and np.isfinite(last['train/loss'])
-
-
-def test_signal_to_one_host_stops_all(tmp_path):
-    processes = hosts(tmp_path, '--config.steps=4000', '--config.log_steps=1', '--config.eval_steps=0',
-                      '--config.eval_epochs=0')
+def test_a_signal_to_one_host_stops_all_that_resume_and_may_become_one(tmp_path):
+    often = '--config.log_steps=1', '--config.eval_steps=0', '--config.eval_epochs=0'
+    processes = hosts(tmp_path, '--config.steps=4000', *often)
     stop_when(processes[1], lambda: len(rows(tmp_path)) >= 3, signal.SIGTERM)
     for process in processes:
         finish(process, 143)
-    assert saved(tmp_path)[-1] == rows(tmp_path)[-1]['step']
+    stopped = saved(tmp_path)[-1]
+    assert stopped == rows(tmp_path)[-1]['step']
+    for process in hosts(tmp_path, f'--config.steps={stopped + 3}', *often):
+        finish(process)
+    assert [row['resume/step'] for row in rows(tmp_path) if 'resume/step' in row] == [stopped]
+    run(tmp_path, f'--config.steps={stopped + 5}', *often, base=SMALL)
+    last = rows(tmp_path)[-1]
+    assert last['step'] == stopped + 5 and np.isfinite(last['train/loss'])
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

@@ -16,6 +16,8 @@ from imagenet_jax.models import resnet
 from imagenet_jax.models.layers import Layers, max_pool
 from imagenet_jax.models.summary import multiply_adds, operations
 
+pytestmark = pytest.mark.numerics
+
 # Parameters for 1000 classes, as torchvision counts them; the CIFAR one for 10.
 PARAMETERS = {'resnet18': 11_689_512, 'resnet34': 21_797_672, 'resnet50': 25_557_032, 'resnet101': 44_549_160,
               'resnet152': 60_192_808, 'resnet32_cifar': 464_154}

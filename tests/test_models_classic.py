@@ -16,6 +16,8 @@ from imagenet_jax.models.catalog import image_size
 from imagenet_jax.models.layers import Layers, SqueezeExcite, adaptive_mean_pool, local_response_norm, max_pool
 from imagenet_jax.models.summary import layers, operations, total
 
+pytestmark = pytest.mark.numerics
+
 # Parameters for 1000 classes (CIFAR: 10), and millions of multiply-adds at 224 pixels (CIFAR: 32).
 MODELS = {
     'alexnet_v1': (60_965_224, 724), 'alexnet_bn': (60_974_792, 724), 'alexnet_v2': (61_838_248, 839),

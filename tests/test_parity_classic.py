@@ -15,6 +15,8 @@ from imagenet_jax import models, sources, weights
 from imagenet_jax.augment.device import Normalize
 from imagenet_jax.augment.host import decode
 
+pytestmark = pytest.mark.numerics
+
 nn = torch.nn
 
 

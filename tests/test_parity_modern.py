@@ -9,6 +9,8 @@ from torch_reference import Case, check, parametrize, timm_model, torchvision_mo
 
 from imagenet_jax import models
 
+pytestmark = pytest.mark.numerics
+
 REGNETS = [name for name in models.names() if name.startswith('regnet')]
 # A paper or a table is all there is of these.
 WITHOUT_REFERENCE = {'alexnet_v2', 'alexnet_cifar', 'alexnet_v1_cifar', 'zfnet_bn', 'resnest50', 'oct_resnet50'}

@@ -13,6 +13,8 @@ from torch_reference import CifarResNet, channels_last, randomise, torch
 from imagenet_jax import models, optim, weights
 from imagenet_jax.step import create_state, make_mesh, make_train_step
 
+pytestmark = pytest.mark.numerics
+
 RATE, MOMENTUM, DECAY, SMOOTHING, STEPS = 0.05, 0.9, 1e-2, 0.1, 2
 
 

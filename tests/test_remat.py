@@ -26,6 +26,8 @@ from imagenet_jax.models import (
 )
 from imagenet_jax.models.layers import Layers, Sequential
 
+pytestmark = pytest.mark.numerics
+
 # Model -> its blocks; one of each place that makes some.
 BLOCKS = {'resnet18': 8, 'seresnet18': 8, 'resnet18v2': 8, 'resnest50d': 16, 'oct_resnet50': 16, 'regnety_002': 13,
           'resnet20_cifar': 9, 'mobilenet_v1': 13, 'mobilenet_v2': 17, 'mobilenet_v3_small': 11, 'ghostnet_100': 16}

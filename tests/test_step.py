@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec as P
 from imagenet_jax import losses, optim, step
 from imagenet_jax.models.layers import FLOAT32, Layers
 
+pytestmark = pytest.mark.numerics
+
 CLASSES, SIZE = 4, 8
 
 

@@ -9,9 +9,11 @@ from runs import ROOT, TINY, environment, rows, run, saved
 import imagenet_jax
 
 
+@pytest.mark.runs
 def test_quick_start_learns(tmp_path):
-    run(tmp_path, '--config.epochs=8', base=('--config', 'configs/digits.py'), board=True)
-    assert rows(tmp_path)[-1]['eval/top1'] > 0.97
+    """In a quarter of its epochs; one of ten is right by chance."""
+    run(tmp_path, '--config.epochs=5', base=('--config', 'configs/digits.py'), board=True)
+    assert rows(tmp_path)[-1]['eval/top1'] > 0.95
 
 
 def test_dry_run_goes_through_everything_and_writes_nothing(tmp_path):

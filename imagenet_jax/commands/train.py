@@ -18,10 +18,8 @@ import sys
 from absl import flags
 
 import imagenet_jax
-from imagenet_jax import runtime
 from imagenet_jax.commands import recipe
 from imagenet_jax.errors import UserError
-from imagenet_jax.train import train_and_evaluate
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "the run's folder")
 _VERSION = flags.DEFINE_bool('version', False, 'print the version')
@@ -40,6 +38,12 @@ def _run(argv: list[str]) -> None:
         config = recipe.config(argv)
         if not _WORKDIR.value and not config.dry_run:
             raise UserError('where should the run go? Give --workdir, such as --workdir runs/resnet50')
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    # JAX takes seconds to import, for which neither help nor a refusal waits, nor a data worker that imports main.py.
+    from imagenet_jax import runtime
+    from imagenet_jax.train import train_and_evaluate
+    try:
         result = train_and_evaluate(config, _WORKDIR.value or '')
     except UserError as error:
         leave = f'error: {error}'
