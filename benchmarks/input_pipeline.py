@@ -257,7 +257,7 @@ def command() -> str:
             words[i] = '--data=DIR'
         elif word == '--data':
             words[i + 1] = 'DIR'
-    return shlex.join(['python', 'benchmarks/input_pipeline.py', *words])
+    return shlex.join(['python', f'benchmarks/{Path(sys.argv[0]).name}', *words])
 
 
 def show(result: dict) -> None:

@@ -9,10 +9,12 @@
 
 import argparse
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import loaders
 import numpy as np
+from input_pipeline import command, machine
 from PIL import Image
 
 from imagenet_jax.augment import host
@@ -27,7 +29,8 @@ def main() -> None:
     arguments = parser.parse_args()
     files = loaders.listed(Path(arguments.data))[0]
     files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, arguments.images).astype(int))]
-    result = {'images': len(files), 'training': summary([training(file, seed) for seed, file in enumerate(files)])}
+    result = {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
+              'images': len(files), 'training': summary([training(file, seed) for seed, file in enumerate(files)])}
     if loaders.has_torch():
         transforms = loaders.torchvision().transforms
         view = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
