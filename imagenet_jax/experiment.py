@@ -147,7 +147,7 @@ class Experiment:
             if size < 1 or size % parts:
                 raise UserError(f'config.{name}={size} must be a positive multiple of {parts}: {devices} devices times '
                                 f'config.accumulation={options.accumulation} where it is trained on')
-        for name in ('epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',
+        for name in ('seed', 'epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',
                      'max_bad_steps', 'log_steps'):
             if getattr(options, name) < 0:
                 raise UserError(f'config.{name}={getattr(options, name)} must not be negative')

@@ -150,6 +150,7 @@ def test_missing_option(section, option, message):
     (None, 'accumulation', 4, r'config\.batch_size=16 must be a positive multiple of 32'),
     (None, 'accumulation', 0, r'config\.accumulation=0'),
     (None, 'epochs', -1.0, r'config\.epochs=-1\.0 must not be negative'),
+    (None, 'seed', -1, r'config\.seed=-1 must not be negative'),
     (None, 'label_smoothing', 1.0, r'config\.label_smoothing=1\.0 must be in \[0, 1\)'),
     (None, 'ema_decay', -0.1, r'config\.ema_decay=-0\.1 must be in \[0, 1\)')])
 def test_refused_value(section, option, value, message):
