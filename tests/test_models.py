@@ -26,8 +26,8 @@ PARAMETERS = {'resnet18': 11_689_512, 'resnet34': 21_797_672, 'resnet50': 25_557
 def shapes(model, size=32, **kwargs):
     """(variables, answer) of a model as shapes, by tracing alone."""
     images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return variables, jax.eval_shape(partial(model.apply, **kwargs), variables, images)
+    answer, variables = jax.eval_shape(partial(model.init_with_output, **kwargs), jax.random.key(0), images)
+    return variables, answer
 
 
 def count(variables):
