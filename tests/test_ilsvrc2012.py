@@ -104,7 +104,8 @@ def test_a_damaged_header_is_no_end(root, split, number):
     ('ILSVRC2012_devkit_t12.tar.gz',
      tar({'meta.mat': b'MATLAB', 'ILSVRC2012_validation_ground_truth.txt': b''}, 'w:gz'),
      'cannot be read as the ILSVRC2012 devkit'),
-    ('ILSVRC2012_devkit_t12.tar.gz', tar({'x': b''}, 'w:gz'), 'cannot be read as the ILSVRC2012 devkit')])
+    ('ILSVRC2012_devkit_t12.tar.gz', tar({'x': b''}, 'w:gz'), 'cannot be read as the ILSVRC2012 devkit')],
+    ids=['stranger', 'lacking', 'empty', 'half', 'no table', 'nothing'])  # bytes in a name would hold gzip's time
 def test_wrong_archives_are_refused(root, file, data, message):
     (root / file).write_bytes(data)
     with pytest.raises(UserError, match=message):
