@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -107,29 +108,31 @@ def _from_processes(samples, size, start, stop, processes):
     end = weakref.finalize(begin, kill)  # and at the interpreter's exit, where the caller closes nothing
     try:
         for _ in range(processes):
-            workers.append(_Process(samples, size, example))
-        yield from _in_order(begin, _Process.answer, start, stop, processes * _AHEAD)
+            workers.append(_BatchProcess(samples, size, example))
+        yield from _in_order(begin, _BatchProcess.batch, start, stop, processes * _AHEAD)
     finally:
         end()
 
 
-class _Process:
-    """One worker process, which fills `_AHEAD` batches of shared memory in turn.
+class Process:
+    """A worker process, which answers questions in order.
 
-    The memory has no name, so that it is given back however the processes end.
+    The parent decides when it ends: not Ctrl-C or a scheduler's SIGTERM, which reach the whole process group. It does
+    not outlive the parent. There is no lock and no thread on the parent's side, which an exception at the wrong moment
+    could leave in a state that others wait for.
+
+    Attributes:
+      pipe: readable when there is an answer, for multiprocessing.connection.wait.
     """
 
-    def __init__(self, samples: Sequence[dict], size: int, example: dict):
+    def __init__(self, advice: str, start: Callable, *arguments):
+        """`start(*arguments)`, called in the process, gives what makes an answer of a question. `advice` is for want of
+        memory."""
         context = multiprocessing.get_context('spawn')
-        self._view = partial(_views, size, example)
-        slots = [{name: context.RawArray('B', size * value.nbytes) for name, value in example.items()}
-                 for _ in range(_AHEAD)]
-        self._batches = collections.deque(map(self._view, slots))
-        self._pipe, pipe = context.Pipe()
-        self._process = context.Process(target=_work, args=(pipe, samples, size, self._view, slots), daemon=True)
-        # Ctrl-C and a scheduler's SIGTERM reach the whole process group; the parent decides when workers end. Starting
-        # Python's resource tracker, which the first process would do, unblocks them.
-        resource_tracker.ensure_running()
+        self._advice = advice
+        self.pipe, pipe = context.Pipe()
+        self._process = context.Process(target=_serve, args=(pipe, start, arguments), daemon=True)
+        resource_tracker.ensure_running()  # which the first process would do, and unblock the signals with it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             self._process.start()
@@ -137,59 +140,93 @@ class _Process:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         pipe.close()  # the worker's end is in the worker alone now: when one is gone, the other's next word fails
 
-    def ask(self, step: int) -> None:
-        """Has it fill the next of its batches."""
+    def ask(self, question) -> None:
+        """Sends what pickles. Raises UserError where the process has ended."""
         try:
-            self._pipe.send(step)
+            self.pipe.send(question)
         except OSError as error:
             raise self._ended() from error
 
-    def answer(self) -> dict:
-        """A copy of the batch asked for longest ago."""
+    def answer(self):
+        """What was made of the question asked longest ago. Raises what that raised, or UserError as `ask` does."""
         try:
-            error = self._pipe.recv()
+            answer, error = self.pipe.recv()
         except (EOFError, OSError) as gone:
             raise self._ended() from gone
         if error:
             raise error
-        self._batches.rotate(-1)
-        return {name: value.copy() for name, value in self._batches[-1].items()}
+        return answer
 
     def _ended(self) -> UserError:
         self._process.join(5)
-        return UserError(f'data worker {self._process.pid} has ended, with exit code {self._process.exitcode}; '
-                         'what it said is above. -9 and -7 mostly mean that memory ran out: set fewer data.processes')
+        return UserError(f'worker process {self._process.pid} has ended, with exit code {self._process.exitcode}; what '
+                         f'it said is above. -9 and -7 mostly mean that memory ran out: {self._advice}')
 
     def kill(self) -> None:
-        """Ends it at once: it holds nothing that could be lost."""
+        """Ends it at once, whatever it is at."""
         self._process.kill()
         self._process.join()
-        self._pipe.close()
+        self.pipe.close()
 
 
-def _views(size: int, example: dict, slot: dict) -> dict:
+def _serve(pipe, start: Callable, arguments: tuple) -> None:
+    """A worker's life."""
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    if 'jax' in sys.modules:  # no worker may take memory of a GPU
+        sys.modules['jax'].config.update('jax_platforms', 'cpu')
+    work = start(*arguments)
+    try:
+        while True:
+            pipe.send(_answer(work, pipe.recv()))
+    except (EOFError, OSError):  # the parent is gone
+        return
+
+
+def _answer(work: Callable, question) -> tuple:
+    """What came of it, and the error."""
+    try:
+        return work(question), None
+    except (UserError, OSError) as error:
+        return None, error
+    except Exception:  # it may not pickle
+        return None, RuntimeError(f'in a worker process:\n{traceback.format_exc()}')
+
+
+class _BatchProcess(Process):
+    """Fills `_AHEAD` batches of shared memory in turn, asked by number.
+
+    The memory has no name, so that it is given back however the processes end.
+    """
+
+    def __init__(self, samples: Sequence[dict], size: int, example: dict):
+        slots = [{name: multiprocessing.get_context('spawn').RawArray('B', size * value.nbytes)
+                  for name, value in example.items()} for _ in range(_AHEAD)]
+        view = partial(_view, size, example)
+        self._batches = collections.deque(map(view, slots))
+        super().__init__('set fewer data.processes', _filler, samples, size, view, slots)
+
+    def batch(self) -> dict:
+        """A copy of the batch asked for longest ago."""
+        self.answer()
+        self._batches.rotate(-1)
+        return {name: value.copy() for name, value in self._batches[-1].items()}
+
+
+def _view(size: int, example: dict, slot: dict) -> dict:
     """A slot's shared memory as the arrays of a batch."""
     return {name: np.frombuffer(slot[name], value.dtype).reshape(size, *value.shape)
             for name, value in example.items()}
 
 
-def _work(pipe, samples, size, view, slots) -> None:
-    """A worker's life: a step comes, its batch is filled, and None or an error goes back."""
-    if 'jax' in sys.modules:  # no worker may take memory of a GPU
-        sys.modules['jax'].config.update('jax_platforms', 'cpu')
+def _filler(samples: Sequence[dict], size: int, view: Callable, slots: Sequence[dict]) -> Callable[[int], None]:
+    """In the worker: fills the batch of a number."""
     batches = collections.deque(map(view, slots))
-    try:
-        while True:
-            pipe.send(_try_to_fill(batches[0], samples, pipe.recv() * size, range(size)))
-            batches.rotate(-1)
-    except (EOFError, OSError):  # the parent is gone
-        return
 
-
-def _try_to_fill(*arguments) -> Exception | None:
-    try:
-        return _fill(*arguments)
-    except UserError as error:
-        return error
-    except Exception:
-        return RuntimeError(f'in a data worker:\n{traceback.format_exc()}')
+    def fill(step):
+        _fill(batches[0], samples, step * size, range(size))
+        batches.rotate(-1)
+    return fill

@@ -481,9 +481,10 @@ def test_a_worker_that_dies_is_noticed(slow_tree, tmp_path):
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.005)
     workers = subprocess.run(['pgrep', '-P', str(process.pid), '-f', 'spawn_main'], text=True, capture_output=True)
-    os.kill(int(workers.stdout.split()[0]), signal.SIGKILL)
+    killed = int(workers.stdout.split()[0])
+    os.kill(killed, signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
-    assert process.returncode == 1 and 'error: a worker process has died' in output
+    assert process.returncode == 1 and f'error: worker process {killed} has ended, with exit code -9' in output
 
 
 def test_wrong_names_and_parts(tree, tmp_path):

@@ -295,7 +295,7 @@ def test_a_mistake_in_a_thread_is_raised(good):
 
 
 def test_a_mistake_in_a_process_is_raised_with_its_place(good):
-    with pytest.raises(RuntimeError, match=r'(?s)in a data worker:.*in __call__.*ZeroDivisionError: of a kind'):
+    with pytest.raises(RuntimeError, match=r'(?s)in a worker process:.*in __call__.*ZeroDivisionError: of a kind'):
         take(train_batches(good, Faulty(), 4, 2, workers=Workers(processes=1)), 20)
 
 
@@ -313,7 +313,7 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(good):
     workers = set(multiprocessing.active_children()) - others
     killed = workers.pop()
     os.kill(killed.pid, signal.SIGKILL)
-    with pytest.raises(UserError, match=rf'data worker {killed.pid} has ended, with exit code -9'):
+    with pytest.raises(UserError, match=rf'worker process {killed.pid} has ended, with exit code -9'):
         take(batches, 10)
     assert all(ended(worker.pid) for worker in workers) and shared_memory() <= memory
 

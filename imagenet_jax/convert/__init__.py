@@ -3,19 +3,15 @@
 After a kill the same command goes on where it was; plan.py says what lies on the disk meanwhile.
 """
 
-import concurrent.futures
 import contextlib
 import json
 import logging
-import multiprocessing
+import multiprocessing.connection
 import os
 import shutil
-import signal
-import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,6 +21,7 @@ from imagenet_jax.convert.plan import Encoding, Plan
 from imagenet_jax.convert.shards import make_shard, move, remove_abandoned, write
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import array_record
+from imagenet_jax.workers import Process
 
 __all__ = ['Encoding', 'Plan', 'convert']
 
@@ -111,37 +108,36 @@ def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
     """Makes shards in worker processes."""
     finished_before = (json.loads(plan.report(n).read_text()) for n in range(plan.count) if plan.is_finished(n))
     skipped = [entry for report in finished_before for entry in report['skipped']]
-    context = multiprocessing.get_context('spawn')
-    done, others = context.Value('q', 0), set(multiprocessing.active_children())
-    workers = min(workers or os.cpu_count(), len(todo))
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (plan, number, done))
+    images, workers = sum(len(plan.indices(n)) for n in todo), min(workers or os.cpu_count(), len(todo))
+    todo = iter(todo)
+    done = multiprocessing.get_context('spawn').RawArray('q', workers)  # one each: no lock that a worker could die with
+    busy = {}
     try:
-        with _without_ctrl_c():  # it reaches all processes of a terminal; the parent ends these
-            pending = {pool.submit(_work, n) for n in todo}
-        with _progress(sum(len(plan.indices(n)) for n in todo)) as show:
-            while pending:
-                finished, pending = concurrent.futures.wait(pending, 0.2, concurrent.futures.FIRST_COMPLETED)
-                show(done.get_obj().value)  # without its lock, which a worker may have died with
-                for future in finished:
-                    skipped += future.result()
+        for place in range(workers):
+            worker = Process('finished shards stay, and the same command goes on: give it fewer --workers',
+                             _maker, plan, number, done, place)
+            busy[worker.pipe] = worker
+            worker.ask(next(todo))
+        with _progress(images) as show:
+            while busy:
+                for pipe in multiprocessing.connection.wait(busy, 0.2):
+                    skipped += busy[pipe].answer()
                     _refuse_too_many(plan, skipped)
-    except BrokenProcessPool as error:
-        raise UserError('a worker process has died, most likely for want of memory; finished shards stay: the same '
-                        'command goes on, perhaps with fewer --workers') from error
+                    if (following := next(todo, None)) is None:
+                        busy.pop(pipe).kill()
+                    else:
+                        busy[pipe].ask(following)
+                show(sum(done))
     finally:
-        for process in set(multiprocessing.active_children()) - others:  # after an error: shards under way are lost
-            process.kill()
-        pool.shutdown(cancel_futures=True)
+        for worker in busy.values():  # after an error: shards under way are lost
+            worker.kill()
 
 
-@contextlib.contextmanager
-def _without_ctrl_c():
-    """For processes started meanwhile, and for all of their life."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _maker(plan: Plan, number: int, done: MutableSequence[int], place: int) -> Callable[[int], list[list[str]]]:
+    """In a worker: makes one shard, and counts its images."""
+    def advance():
+        done[place] += 1
+    return partial(make_shard, plan, number, advance)
 
 
 @contextlib.contextmanager
@@ -174,29 +170,6 @@ def _refuse_too_many(plan: Plan, skipped: Sequence[Sequence[str]]) -> None:
         first = ', '.join(f'{key} ({reason})' for key, reason in skipped[:10])
         raise UserError(f'{len(skipped)} of {len(plan.source)} images cannot be read, more than --max-bad-fraction and '
                         f'--on-error allow ({limit:g}); the first: {first}')
-
-
-_JOB = None
-
-
-def _start_worker(plan: Plan, number: int, done) -> None:
-    """Runs first in each worker."""
-    global _JOB
-
-    def advance():
-        with done.get_lock():
-            done.value += 1
-
-    def end_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    _JOB = partial(make_shard, plan, number, advance)
-
-
-def _work(number: int) -> list[list[str]]:
-    return _JOB(number)
 
 
 def _finish(plan: Plan, record: dict) -> dict:
