@@ -10,8 +10,10 @@ A record is the length of a header, 4 bytes little-endian, the header, and the i
 shape is not null uint8 pixels of that shape. ArrayRecord's own 64-bit hashes, of every record, notice damaged bytes.
 """
 
+import bisect
 import collections
 import hashlib
+import itertools
 import json
 import os
 import struct
@@ -49,7 +51,7 @@ class ArrayRecord(Source):
         self._shards = [(shard['file'], shard['examples']) for shard in manifest['shards']]
         for shard in manifest['shards']:
             _check_size(self._root / shard['file'], shard['bytes'])
-        self._starts = np.cumsum([0, *(examples for _, examples in self._shards)])
+        self._starts = list(itertools.accumulate((examples for _, examples in self._shards), initial=0))
         self._read_index(manifest['index'])
         self._open_cache()
         with ThreadPoolExecutor(16) as pool:  # as many as a disk over a network needs
@@ -73,7 +75,7 @@ class ArrayRecord(Source):
         try:
             self._reader(shard)
             if self._shards[shard][1]:
-                self.image(int(self._starts[shard]))
+                self.image(self._starts[shard])
         except _WrongShard as error:
             raise UserError(f'{error}; copy it anew, {_AGAIN}') from error
         except OSError:  # one damaged record is one bad sample
@@ -91,8 +93,8 @@ class ArrayRecord(Source):
         self._open_cache()
 
     def image(self, index):
-        shard = int(np.searchsorted(self._starts, index, side='right')) - 1
-        place = int(index - self._starts[shard])
+        shard = bisect.bisect_right(self._starts, index) - 1
+        place = int(index) - self._starts[shard]
         reader = self._reader(shard)
         try:
             *found, _, image = unpack(reader.read([place])[0])
