@@ -21,9 +21,9 @@ def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict,
       check: called with each host batch, such as `BadSamples.check`.
 
     Returns:
-      top1, top5 (fractions of all images), loss (nats an image), and confusion, int (K, K), rows the label; from an
-      eval step for 'sigmoid', average_precision, (K,), its mean_average_precision over the classes that have images,
-      and loss.
+      top1, top5 (fractions of all images), loss (nats an image), bad_samples (unreadable ones, of all processes), and
+      confusion, int (K, K), rows the label; from an eval step for 'sigmoid', average_precision, (K,), its
+      mean_average_precision over the classes that have images, loss and bad_samples.
 
     Raises:
       AssertionError: the images counted are not `expected`.
@@ -40,13 +40,13 @@ def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict,
     total = jax.device_get(total)
     count = int(total['count'])
     assert count == expected, f'evaluation counted {count} images of {expected}'
-    loss = float(total['loss']) / count
+    both = {'loss': float(total['loss']) / count, 'bad_samples': int(total['bad_samples'])}
     if rows[0]:
         scores, labels = (np.concatenate([row[name] for row in jax.device_get(rows)]) for name in ('scores', 'labels'))
         classes = average_precision(scores, labels)
-        return {'mean_average_precision': _mean(classes), 'average_precision': classes, 'loss': loss}
-    return {'top1': int(total['top1']) / count, 'top5': int(total['top5']) / count,
-            'loss': loss, 'confusion': total['confusion']}
+        return {'mean_average_precision': _mean(classes), 'average_precision': classes, **both}
+    return {'top1': int(total['top1']) / count, 'top5': int(total['top5']) / count, **both,
+            'confusion': total['confusion']}
 
 
 def _mean(values: np.ndarray) -> float:

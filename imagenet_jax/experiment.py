@@ -207,12 +207,12 @@ class Experiment:
     def _evaluate(self, variables: dict) -> dict:
         source, size = self.data.test, self.options.eval_batch_size
         batches = input_pipeline.eval_batches(source, self._view, size, self.data.workers)
-        bad = self.data.bad_samples(source)
         with contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs:
             first, count = (1, min(size, len(source))) if self.options.dry_run else (None, len(source))
-            result = evaluate(self._eval_step, variables, itertools.islice(pairs, first), count, bad.check)
+            result = evaluate(self._eval_step, variables, itertools.islice(pairs, first), count,
+                              self.data.bad_samples(source).check)
         result.pop('average_precision', None)  # a row has the mean alone; `python -m imagenet_jax evaluate` has each
-        return result | {'bad_samples': len(bad)}
+        return result
 
     def record(self) -> dict:
         """What the run ran on, for config.json."""

@@ -200,7 +200,7 @@ def _update(optimizer, ema_decay, dtype, state, stats, gradients, loss, accuracy
 def make_eval_step(model: nn.Module, preprocess: Callable, mesh: Mesh, *, loss: str = 'softmax') -> Callable:
     """Makes (variables, batch) -> sums over the batch's real images, jitted.
 
-    The batch is `input_pipeline.eval_batches`'s. The sums: count (int32), loss (float32), and
+    The batch is `input_pipeline.eval_batches`'s. The sums: count and bad_samples (int32), loss (float32), and
 
     for 'softmax': top1 and top5 (int32), confusion (int32 (K, K), rows the label, columns the prediction). An
     unreadable image counts, and counts as wrong; it has no place in the confusion matrix;
@@ -212,7 +212,8 @@ def make_eval_step(model: nn.Module, preprocess: Callable, mesh: Mesh, *, loss: 
     if loss == 'softmax':
         step, specs = _eval_step, P()
     else:
-        step, specs = _score_step, {'count': P(), 'loss': P(), 'scores': P(DATA_AXIS), 'labels': P(DATA_AXIS)}
+        step, specs = _score_step, {'count': P(), 'bad_samples': P(), 'loss': P(),
+                                   'scores': P(DATA_AXIS), 'labels': P(DATA_AXIS)}
     step = jax.shard_map(partial(step, model, preprocess), mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=specs)
     return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
 
@@ -226,7 +227,7 @@ def _eval_step(model, preprocess, variables, batch):
     _, best = jax.lax.top_k(logits, min(5, classes))
     valid = mask & (batch['bad'] < 0) & jnp.isfinite(loss)
     hits = (best == label[:, None]) & valid[:, None]
-    sums = {'count': mask.sum(dtype=jnp.int32), 'top1': hits[:, 0].sum(dtype=jnp.int32),
+    sums = {**_counts(batch), 'top1': hits[:, 0].sum(dtype=jnp.int32),
             'top5': hits.sum(dtype=jnp.int32), 'loss': jnp.where(mask, loss, 0.0).sum(),
             'confusion': jnp.zeros((classes, classes), jnp.int32).at[label, best[:, 0]].add(valid.astype(jnp.int32))}
     return jax.lax.psum(sums, DATA_AXIS)
@@ -236,7 +237,12 @@ def _score_step(model, preprocess, variables, batch):
     logits = model.apply(variables, preprocess(batch['image']), train=False)
     label, mask = batch['label'], batch['mask']
     loss = losses.sigmoid_cross_entropy(logits, label)
-    sums = {'count': mask.sum(dtype=jnp.int32), 'loss': jnp.where(mask, loss, 0.0).sum()}
+    sums = {**_counts(batch), 'loss': jnp.where(mask, loss, 0.0).sum()}
     valid = (batch['bad'] < 0)[:, None] & jnp.isfinite(logits)
     return jax.lax.psum(sums, DATA_AXIS) | {'scores': jnp.where(valid, logits, -jnp.inf),
                                             'labels': jnp.where(mask[:, None], label, jnp.nan)}
+
+
+def _counts(batch):
+    """Images, and those of them that cannot be read."""
+    return {'count': batch['mask'].sum(dtype=jnp.int32), 'bad_samples': (batch['bad'] >= 0).sum(dtype=jnp.int32)}

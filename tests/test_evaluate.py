@@ -66,7 +66,8 @@ def test_sums(count):
     check(sums, expected | {'count': 40})
     np.testing.assert_allclose(sums['loss'], cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).sum(), rtol=1e-6)
     assert {name: value.dtype for name, value in sums.items()} == {
-        'count': np.int32, 'top1': np.int32, 'top5': np.int32, 'loss': np.float32, 'confusion': np.int32}
+        'count': np.int32, 'bad_samples': np.int32, 'top1': np.int32, 'top5': np.int32, 'loss': np.float32,
+        'confusion': np.int32}
 
 
 def test_equal_logits_are_not_right_for_every_label(count):
@@ -88,7 +89,7 @@ def test_logits_that_are_not_finite_count_as_wrong(count, broken, where):
 def test_unreadable_images_count_as_wrong(count):
     logits, labels = np.eye(10), np.arange(10)
     bad = np.where(np.arange(10) < 3, np.arange(10), -1)  # index 0 is unreadable too
-    check(count(logits, labels, bad=bad), {'count': 10, 'top1': 7, 'top5': 7,
+    check(count(logits, labels, bad=bad), {'count': 10, 'bad_samples': 3, 'top1': 7, 'top5': 7,
                                            'confusion': np.diag(np.arange(10) >= 3)})
 
 
@@ -111,7 +112,7 @@ def test_everything_at_once_on_eight_devices():
     logits[5, 3] = np.nan
     sums = jax.device_get(make(8)({}, batch(logits, labels, bad, mask)))
     counted = mask & (bad < 0) & (np.arange(24) != 5)
-    check(sums, by_hand(logits, labels, counted) | {'count': 21})
+    check(sums, by_hand(logits, labels, counted) | {'count': 21, 'bad_samples': 2})
 
 
 def test_fewer_than_five_classes(count):

@@ -122,7 +122,8 @@ def test_evaluation_of_the_whole_split(devices):
     assert result['mean_average_precision'] == pytest.approx(expected)
     assert result['mean_average_precision'] != pytest.approx(np.nanmean(average_precision(scores, labels)))
     assert result['average_precision'].shape == (scores.shape[1],)
-    assert result.keys() == {'mean_average_precision', 'average_precision', 'loss'} and not np.isfinite(result['loss'])
+    assert result.keys() == {'mean_average_precision', 'average_precision', 'loss', 'bad_samples'}
+    assert result['bad_samples'] == 2 and not np.isfinite(result['loss'])
 
 
 def test_evaluation_loss():

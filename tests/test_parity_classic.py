@@ -144,7 +144,7 @@ def test_published_weights_classify_cifar10_as_in_pytorch():
     if not (shared / 'cifar10').exists():
         pytest.skip(f'no {shared}/cifar10')
     source = sources.create('parquet', str(shared / 'cifar10'), 'test', 10, 32)
-    images = np.asarray(Normalize()(jnp.asarray(np.stack([decode(source.image(i)) for i in range(len(source))]))))
+    images = np.array(Normalize()(jnp.asarray(np.stack([decode(source.image(i)) for i in range(len(source))]))))
     state_dict = weights.read(shared / 'weights' / 'resnet20_cifar10.th')
     model, reference = models.create('resnet20_cifar'), CifarResNet(3).eval()
     reference.load_state_dict({n.removeprefix('module.'): v for n, v in state_dict['state_dict'].items()})

@@ -114,4 +114,4 @@ def _measure(trained: Trained, source, workers, bad, batch_size: int) -> dict:
     if 'average_precision' in result:
         names = trained.class_names or range(trained.model.num_classes)
         result['average_precision'] = dict(zip(map(str, names), map(float, result['average_precision']), strict=True))
-    return {'images': len(source), **result, 'bad_samples': len(bad)}
+    return {'images': len(source), **result}
