@@ -125,13 +125,13 @@ class Process:
       pipe: readable when there is an answer, for multiprocessing.connection.wait.
     """
 
-    def __init__(self, advice: str, start: Callable, *arguments):
-        """`start(*arguments)`, called in the process, gives what makes an answer of a question. `advice` is for want of
-        memory."""
+    def __init__(self, advice: str, start: Callable, given, *shared):
+        """`start(given, *shared)`, called in the process, gives what makes an answer of a question. `given` may be
+        large; `shared` is small, or shared memory. `advice` is for want of memory."""
         context = multiprocessing.get_context('spawn')
         self._advice = advice
         self.pipe, pipe = context.Pipe()
-        self._process = context.Process(target=_serve, args=(pipe, start, arguments), daemon=True)
+        self._process = context.Process(target=_serve, args=(pipe, start, shared), daemon=True)
         resource_tracker.ensure_running()  # which the first process would do, and unblock the signals with it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
@@ -139,6 +139,11 @@ class Process:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         pipe.close()  # the worker's end is in the worker alone now: when one is gone, the other's next word fails
+        try:  # as an argument, what is large would be written to a pipe that stays open where the worker has ended
+            self.ask(given)
+        except BaseException:
+            self.kill()
+            raise
 
     def ask(self, question) -> None:
         """Sends what pickles. Raises UserError where the process has ended."""
@@ -169,7 +174,7 @@ class Process:
         self.pipe.close()
 
 
-def _serve(pipe, start: Callable, arguments: tuple) -> None:
+def _serve(pipe, start: Callable, shared: tuple) -> None:
     """A worker's life."""
     def end_with_parent():
         multiprocessing.parent_process().join()
@@ -178,11 +183,11 @@ def _serve(pipe, start: Callable, arguments: tuple) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     if 'jax' in sys.modules:  # no worker may take memory of a GPU
         sys.modules['jax'].config.update('jax_platforms', 'cpu')
-    work = start(*arguments)
     try:
+        work = start(pipe.recv(), *shared)
         while True:
             pipe.send(_answer(work, pipe.recv()))
-    except (EOFError, OSError):  # the parent is gone
+    except (EOFError, ConnectionError):  # the parent is gone
         return
 
 
@@ -205,7 +210,7 @@ class _BatchProcess(Process):
     def __init__(self, samples: Sequence[dict], size: int, example: dict):
         slots = [{name: multiprocessing.get_context('spawn').RawArray('B', size * value.nbytes)
                   for name, value in example.items()} for _ in range(_AHEAD)]
-        view = partial(_view, size, example)
+        view = partial(_view, size, {name: (value.shape, value.dtype) for name, value in example.items()})
         self._batches = collections.deque(map(view, slots))
         super().__init__('set fewer data.processes', _filler, samples, size, view, slots)
 
@@ -216,10 +221,9 @@ class _BatchProcess(Process):
         return {name: value.copy() for name, value in self._batches[-1].items()}
 
 
-def _view(size: int, example: dict, slot: dict) -> dict:
+def _view(size: int, layout: dict, slot: dict) -> dict:
     """A slot's shared memory as the arrays of a batch."""
-    return {name: np.frombuffer(slot[name], value.dtype).reshape(size, *value.shape)
-            for name, value in example.items()}
+    return {name: np.frombuffer(slot[name], dtype).reshape(size, *shape) for name, (shape, dtype) in layout.items()}
 
 
 def _filler(samples: Sequence[dict], size: int, view: Callable, slots: Sequence[dict]) -> Callable[[int], None]:

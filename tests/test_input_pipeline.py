@@ -360,6 +360,19 @@ def test_nothing_is_left_of_workers(end, tmp_path):
     assert shared_memory() <= memory
 
 
+def test_a_worker_that_ends_before_it_begins_is_an_error_and_not_a_hang(tmp_path):
+    """As each does in a script without the `if` that multiprocessing asks for."""
+    script = tmp_path / 'loop.py'
+    script.write_text(LOOP.replace("__name__ == '__main__'", 'True').replace("'train', 10, 8", "'train', 10, 224")
+                      .replace('TrainTransform(8)', 'TrainTransform(224)'))  # so that much is handed to a worker
+    here = {'PYTHONPATH': str(Path(__file__).parents[1])}
+    ended = subprocess.run([sys.executable, str(script), ''], capture_output=True, text=True, env=os.environ | here,
+                           timeout=120)
+    assert ended.returncode == 1
+    assert 'safe importing of main module' in ended.stderr.lower()
+    assert 'has ended, with exit code 1; what it said is above' in ended.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('workers', [Workers(threads=2), Workers(processes=2)], ids=['threads', 'processes'])
 def test_memory_stays_flat_over_twenty_epochs(workers, tmp_path):
