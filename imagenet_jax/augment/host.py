@@ -125,6 +125,8 @@ def _decode_with_pillow(image: bytes) -> np.ndarray:
 
 def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Training's resize: bilinear, antialiased as Pillow's is, to within a level on the mean."""
+    # Not OpenCV's own integers, but a fourth faster and nearer to the true value; OpenCV keeps the setting by thread.
+    cv2.ipp.setUseIPP_NotExact(True)
     down, across = _antialiasing(pixels.shape[0], height), _antialiasing(pixels.shape[1], width)
     if len(down) > 1 or len(across) > 1:
         pixels = cv2.sepFilter2D(pixels, -1, across, down, borderType=cv2.BORDER_REPLICATE)
