@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from imagenet_jax.augment.host import DecodeError, decode
+from imagenet_jax.augment.host import FORMATS, DecodeError, decode
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import Source
 
@@ -83,7 +83,7 @@ def _kind(image: bytes | np.ndarray) -> str:
     if isinstance(image, np.ndarray):
         return 'pixels grey' if image.shape[2] == 1 else 'pixels RGB'
     try:
-        with Image.open(io.BytesIO(image)) as opened:
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
             return f'{opened.format} {"grey" if opened.mode == "L" else opened.mode}'
     except Exception:  # the JPEG decoder takes headers that Pillow does not
         return 'other'

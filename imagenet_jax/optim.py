@@ -106,6 +106,8 @@ def refuse_idle(params, patterns: Sequence[str], option: str) -> None:
     """Raises UserError where a pattern matches no parameter."""
     names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise UserError(f"{option}: {pattern!r} must be a pattern, such as 'layer1/*'")
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(f'{option}: {pattern!r} matches no parameter; such paths there are: '
                             f'{", ".join(dict.fromkeys(name.split("/")[0] + "/*" for name in names))}, and in full '

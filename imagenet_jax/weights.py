@@ -15,6 +15,7 @@ A model tells its exceptions by two attributes, either of which it may lack:
     renames   {our path, of a module or an array: PyTorch's}
 """
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
 _COUNTER = 'num_batches_tracked'
 # Where training scripts keep the state_dict, and what DataParallel and torch.compile put before each name.
-_WRAPPERS = ('state_dict', 'model', 'model_state', 'net')
+_WRAPPERS = ('state_dict', 'model', 'model_state', 'net', 'state_dict_ema', 'model_ema')
 _PREFIX = re.compile(r'^(?:module\.|_orig_mod\.)+')
 # Shapes depend on the image's size where a convolution is flattened: ImageNet's and CIFAR's.
 _IMAGE_SIZES = (224, 32)
@@ -85,14 +86,18 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, dic
       {'params', 'batch_stats'}, float32 numpy arrays.
 
     Raises:
-      UserError: names every array that is missing, unexpected or of another shape.
+      UserError: names every array that is missing, unexpected, of another shape, or not of finite numbers.
     """
     found, expected = _unwrap(state_dict), _arrays(model)
     counters = _counters(expected)
     _refuse_misfit(f'the state_dict does not fit {type(model).__name__}',
-                   {name: np.shape(value) for name, value in found.items() if name not in counters},
+                   {name: _shape(value) for name, value in found.items() if name not in counters},
                    {name: array.torch_shape for name, array in expected.items()})
-    flat = {array.path: array.from_torch(_float32(found[name])) for name, array in expected.items()}
+    values = {name: _float32(name, found[name]) for name in expected}
+    # Here, since it need not show later: compiled for a CPU, the mean of a ReLU may take NaN for 0.
+    if spoiled := [f'  {name}' for name, value in sorted(values.items()) if not np.isfinite(value).all()]:
+        raise UserError('\n'.join(['the state_dict holds NaN or infinity, in', *spoiled]))
+    flat = {array.path: array.from_torch(values[name]) for name, array in expected.items()}
     return {'params': {}, 'batch_stats': {}, **flax.traverse_util.unflatten_dict(flat)}
 
 
@@ -104,14 +109,14 @@ def to_torch(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.nda
     """
     expected = _arrays(model)
     found = _fitting(model, expected, variables)
-    state_dict = {name: array.to_torch(_float32(found[array.path])) for name, array in expected.items()}
+    state_dict = {name: array.to_torch(_float32(name, found[array.path])) for name, array in expected.items()}
     return state_dict | {name: np.zeros((), np.int64) for name in _counters(expected)}
 
 
 def classes_of(model: nn.Module, state_dict: Mapping[str, Any]) -> int:
     """How many classes the head of a state_dict of such a model has; 0 where it has no head."""
     found = _unwrap(state_dict)
-    sizes = {np.shape(found[name])[0] for name in _head(model) if np.ndim(found.get(name, 0))}
+    sizes = {_shape(found[name])[0] for name in _head(model) if _shape(found.get(name, 0))}
     return min(sizes, default=0)
 
 
@@ -187,10 +192,24 @@ def _unwrap(state_dict) -> dict[str, Any]:
     return found
 
 
-def _float32(value) -> np.ndarray:
-    if hasattr(value, 'detach'):  # a torch tensor; numpy does not know all of its dtypes
-        value = value.detach().cpu().float().numpy()
-    return np.asarray(value).astype(np.float32)
+def _shape(value) -> tuple[int, ...]:
+    try:
+        return tuple(np.shape(value))
+    except (ValueError, TypeError):  # such as lists of several lengths, which a training script may have saved as well
+        return ()
+
+
+def _float32(name: str, value) -> np.ndarray:
+    try:
+        if hasattr(value, 'detach'):  # a torch tensor; numpy does not know all of its dtypes
+            value = value.detach().cpu()
+            value = (value if value.is_complex() else value.float()).numpy()
+        value = np.asarray(value)
+        if np.iscomplexobj(value):
+            raise TypeError('complex numbers')
+        return value.astype(np.float32)
+    except (ValueError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f'{name} of the state_dict is no dense array of real numbers: {_first_line(error)}') from error
 
 
 def _refuse_misfit(message: str, found: dict[str, tuple], expected: dict[str, tuple]) -> None:
@@ -219,7 +238,7 @@ def find(source: str) -> tuple[Path, dict[str, str]]:
     if source.startswith('hf:'):
         path, origin['revision'] = _from_hub(source)
     else:
-        path = Path(source)
+        path = Path(source).expanduser()
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
@@ -273,6 +292,9 @@ def read(path: Path) -> Mapping[str, Any]:
     except UserError:
         raise
     except Exception as error:  # damage shows as SafetensorError, UnpicklingError, EOFError, RuntimeError, ...
+        if 'Unsupported global' in str(error):
+            raise UserError(f'{path} holds more than tensors, and reading Python objects may run code: where you trust '
+                            'it, save its state_dict alone with torch.save, and import that') from error
         raise UserError(f'{path} cannot be read: {type(error).__name__}: {_first_line(error)}') from error
 
 
@@ -280,17 +302,20 @@ def write(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Writes a state_dict as .safetensors or, for any other of `SUFFIXES`, as torch.save does; whole or not at all.
 
     Raises:
-      UserError: an unknown suffix, or PyTorch is needed to write it.
+      UserError: an unknown suffix, PyTorch is needed to write it, or there is no writing to the path.
     """
     path = Path(path)
     save = _write_safetensors if _suffix(path) == '.safetensors' else _write_torch
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'{path.name}.tmp')
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save(partial, state_dict)
         os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f'cannot write {path}: {error}') from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _read_safetensors(path):

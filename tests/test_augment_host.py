@@ -1,6 +1,7 @@
 """One image, from encoded bytes to the pixels a model sees."""
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -109,7 +110,21 @@ def test_what_cannot_be_decoded_is_a_decode_error(data, read):
         read(data)
 
 
+def test_no_image_starts_a_program(tmp_path, monkeypatch):
+    (tmp_path / 'gs').write_text(f'#!/bin/sh\ntouch {tmp_path}/started\n')
+    (tmp_path / 'gs').chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    postscript = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n'
+    with pytest.raises(DecodeError, match='of no known image format'):
+        host.decode(postscript)
+    with pytest.raises(DecodeError):
+        host.image_size(postscript)
+    assert not (tmp_path / 'started').exists()
+
+
 def test_the_reason_is_readable():
+    with pytest.raises(DecodeError, match='2 bytes whose header is cut short or damaged'):
+        host.decode(b'\xff\xd8')
     with pytest.raises(DecodeError, match='16 bytes of no known image format'):
         host.decode(b'<html>404</html>')
     with pytest.raises(DecodeError, match='Premature end'):

@@ -227,6 +227,8 @@ def test_too_many_unreadable_images_stop_it_each_time(tmp_path):
         with pytest.raises(UserError, match=r'5 of 25 .*x0.JPEG'):
             convert(plan(tree, tmp_path / 'out', shards=1, **how))
     assert convert(plan(tree, tmp_path / 'out', shards=1, max_bad_fraction=0.2))['examples'] == 20
+    with pytest.raises(UserError, match=r'5 of 25 .*x0.JPEG'):  # finished, but by another limit
+        convert(plan(tree, tmp_path / 'out', shards=1))
 
 
 def test_the_first_unreadable_image_stops_it_where_asked_for(tmp_path):
@@ -300,7 +302,9 @@ SHARD = 'train-00002-of-00004.array_record'
     (damage('train.json', lambda data: data[:100]), 'train.json is no manifest'),
     (damage('train.json', lambda data: b'{}'), 'train.json is no manifest'),
     (damage('train.json', lambda data: b'[1]'), 'train.json is no manifest'),
-    (damage('train.json', lambda data: data.replace(b'"shards"', b'"shard"')), 'train.json .* lacks shards'),
+    (damage('train.json', lambda data: data.replace(b'"shards"', b'"shard"')),
+     'train.json .* missing or of another kind are shards'),
+    (damage('train.json', lambda data: data.replace(b'"made_of": {', b'"made_of": 1, "x": {')), 'kind are made_of'),
     (damage('train.json', lambda data: data.replace(b'"version": 1', b'"version": 2')), 'is of version 2'),
     (lambda folder: [p.unlink() for p in folder.iterdir()], 'splits in .*: none'),
     # The next two keep the size.

@@ -77,7 +77,16 @@ def test_names_come_in_numeric_order():
     ('resnet20_cifar', {'depth': 4}, r"option of model resnet20_cifar: 'depth'"),
     ('resnet20_cifar', {'parent': None}, r"option of model resnet20_cifar: 'parent'"),
     ('resnet20_cifar', {'dtype': 'bf16'}, r"model\.dtype 'bf16'; did you mean bfloat16\?"),
-    ('resnet20_cifar', {'dtype': jnp.int32}, r"model\.dtype 'int32'")])
+    ('resnet20_cifar', {'dtype': jnp.int32}, r"model\.dtype 'int32'"),
+    ('resnet50', {'stride_in_1x1': 'no'}, r"model\.stride_in_1x1='no' must be True or False"),
+    ('resnet50', {'remat': 1}, r'model\.remat=1 must be True or False'),
+    ('resnet50', {'num_classes': 'ten'}, r"model\.num_classes='ten' must be a whole number"),
+    ('resnet50', {'num_classes': True}, r'model\.num_classes=True must be a whole number'),
+    ('resnet50', {'num_classes': -1}, r'model\.num_classes=-1 must not be negative'),
+    ('alexnet_v1', {'groups': 2.0}, r'model\.groups=2\.0 must be a whole number'),
+    ('mobilenet_v2', {'width': 'abc'}, r"model\.width='abc' must be a number"),
+    ('mobilenet_v2', {'width': float('nan')}, r'model\.width=nan must be above 0'),
+    ('mobilenet_v2', {'dropout': '.x'}, r"model\.dropout='\.x' must be a number")])
 def test_refused_by_create(name, options, message):
     with pytest.raises(UserError, match=message):
         models.create(name, **options)

@@ -20,7 +20,7 @@ def plain(value):
 def test_plain_pickles_are_read_as_python_reads_them(protocol):
     values = [0, 255, 256, -1, 2**31, -2**70, 1 << 3000, True, None, (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), [],
               [[]], 'ü\ud800', 'x' * 300, 'x' * 70000, list(range(2500))]
-    values += [b'', b'x' * 255, b'x' * 256, b'x' * 70000] if protocol > 2 else []
+    values += [b'x' * 255, b'\xff' * 256, b'x' * 70000] + [b''] * (protocol > 2)
     values += values  # again: from the memo
     assert plain(pickles.load(pickle.dumps(values, protocol))) == values
     assert pickles.load(pickle.dumps({'a': 1, 'b': {'c': [2]}}, protocol)) == {'a': 1, 'b': {'c': [2]}}

@@ -174,6 +174,35 @@ def test_loops_of_links_end(tmp_path):
     assert len(source) == 11 and source.class_names == NAMES
 
 
+def test_links_to_folders_inside_a_class_are_followed_once(tmp_path):
+    class_tree(tmp_path)
+    more = image_folder(tmp_path / 'more', {'d.png': b'd', 'deep/e.png': b'e'})
+    for name in ('first', 'second'):
+        (tmp_path / 'train' / 'ant' / name).symlink_to(more, target_is_directory=True)
+    (more / 'deep' / 'up').symlink_to(more, target_is_directory=True)
+    source = create('folder', tmp_path)
+    assert len(source) == 13
+    assert [key for key in map(source.key, range(13)) if key.endswith('.png')] == [
+        'ant/first/d.png', 'ant/first/deep/e.png']
+
+
+def test_a_named_pipe_is_a_bad_sample_and_not_waited_for(tmp_path):
+    class_tree(tmp_path)
+    os.mkfifo(tmp_path / 'train' / 'ant' / 'zz.jpg')
+    source = create('folder', tmp_path)
+    index = list(map(source.key, range(12))).index('ant/zz.jpg')
+    with pytest.raises(OSError, match='no regular file'):
+        source.image(index)
+
+
+def test_a_label_that_is_no_class_number_is_refused(tmp_path):
+    path = LAYOUTS['list'](tmp_path)
+    with (path / 'train.txt').open('a') as file:
+        file.write(f'{(path / "train.txt").read_text().split()[0]} 2000000000\n')
+    with pytest.raises(UserError, match=r'outside 0\.\.999999, the first 2000000000'):
+        sources.create('list', str(path), 'train')
+
+
 def test_a_class_may_be_a_link_to_a_folder(tmp_path):
     class_tree(tmp_path)
     elsewhere = image_folder(tmp_path / 'elsewhere', {'d.png': b'd'})
@@ -230,6 +259,28 @@ def test_parquet_rows_come_in_file_order(tmp_path, folder, options):
         assert source[i] == {'image': jpeg(i), 'label': source.labels[i], 'key': source.key(i)}
     assert len({source.key(i) for i in range(10)}) == 10
     assert source.key(4) == 'train-00000-of-00002.parquet:2:0'
+
+
+def test_every_file_of_a_parquet_split_must_be_there(tmp_path):
+    first, second = sorted(hub(tmp_path, names=NAMES).glob('*'))
+    parquet_file(tmp_path / 'train-extra-00000-of-00001.parquet', [jpeg(0)], [0], NAMES)  # of a split of its own
+    assert len(create('parquet', tmp_path)) == 10 and len(create('parquet', tmp_path, 'train-extra')) == 1
+    (tmp_path / 'data').mkdir()
+    there = second.rename(tmp_path / 'data' / second.name)
+    assert len(create('parquet', tmp_path)) == 10
+    away = there.rename(tmp_path / 'away')
+    refused('of the 2 files', '1 are missing', 'by number: 1', format='parquet', path=tmp_path)
+    (tmp_path / 'data' / first.name).write_bytes(first.read_bytes())
+    refused('same number', first, format='parquet', path=tmp_path)
+    away.rename(tmp_path / 'data' / 'train-00001-of-00003.parquet')
+    refused('several splits', '[2, 3]', format='parquet', path=tmp_path)
+
+
+@pytest.mark.parametrize('other', [{'names': NAMES[::-1]}, {'names': None}, {'image': 'img'}, {'label': 'fine_label'}])
+def test_the_files_of_a_parquet_split_must_agree(tmp_path, other):
+    hub(tmp_path, names=NAMES)
+    parquet_file(tmp_path / 'train-00001-of-00002.parquet', [jpeg(5)], [2], **({'names': NAMES} | other))
+    refused('train-00001-of-00002.parquet', 'other columns or class names', format='parquet', path=tmp_path)
 
 
 def test_parquet_passes_over_empty_files_and_reads_any_integers(tmp_path):

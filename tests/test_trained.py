@@ -12,7 +12,8 @@ from test_multi_label import voc
 
 from configs import common
 from imagenet_jax import models, record, sources, trained
-from imagenet_jax.checkpoint import save_variables
+from imagenet_jax.augment.device import Normalize
+from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.commands import evaluate as evaluate_command
 from imagenet_jax.commands import predict as predict_command
 from imagenet_jax.errors import UserError
@@ -182,6 +183,29 @@ def test_an_import_has_no_data_or_view_of_its_own(run, tmp_path, monkeypatch, ca
     for arguments, message in [((), 'is an import'), (('--format', 'folder', '--path', run), '--format needs --split')]:
         code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', tmp_path, *arguments)
         assert message in code
+
+
+@pytest.mark.parametrize('command', [evaluate_command, predict_command])
+def test_a_file_is_no_checkpoint(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / 'x.pth').write_bytes(b'')
+    code, _ = called(monkeypatch, capsys, command, '--checkpoint', tmp_path / 'x.pth', *['x.jpg'] * (
+        command is predict_command))
+    assert 'x.pth is a file; it must be the folder of a run' in code and '`weights import`' in code
+
+
+def test_a_model_without_a_head_names_no_class(run, tmp_path, monkeypatch, capsys):
+    _, variables = load_variables(run)
+    del variables['params']['linear']
+    save_variables(tmp_path, variables)
+    record.write(tmp_path, {'model': {**record.read(run)['model'], 'num_classes': 0}, 'run': {}})
+    code, _ = called(monkeypatch, capsys, predict_command, '--checkpoint', tmp_path, 'x.jpg')
+    assert 'without a head' in code
+
+
+@pytest.mark.parametrize('wrong', [{'std': (0.0, 1.0, 1.0)}, {'std': (1.0, -1.0, 1.0)}, {'mean': (float('nan'),) * 3}])
+def test_normalizing_by_nothing_is_refused(wrong):
+    with pytest.raises(UserError, match='must be finite, std above 0'):
+        Normalize(**wrong)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

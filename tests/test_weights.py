@@ -213,6 +213,41 @@ def test_torch_file(resnet20, tmp_path, suffix):
     assert_same(weights.from_torch(model, weights.read(path)), variables)
 
 
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(resnet20, value):
+    model, _, state_dict = resnet20
+    spoiled = state_dict | {name: state_dict[name] * value for name in ('conv1.weight', 'bn1.running_var')}
+    with pytest.raises(UserError, match=r'NaN or infinity, in\n  bn1\.running_var\n  conv1\.weight$'):
+        weights.from_torch(model, spoiled)
+
+
+@pytest.mark.parametrize('value', [[[1.0], [2.0, 3.0]], ['x'] * 16, np.ones(16, np.complex64)],
+                         ids=['ragged', 'text', 'complex'])
+def test_what_is_no_array_of_numbers_is_named(resnet20, value):
+    model, _, state_dict = resnet20
+    with pytest.raises(UserError, match=r'bn1\.bias'):
+        weights.from_torch(model, state_dict | {'bn1.bias': value})
+    with pytest.raises(UserError, match=r'unexpected: history'):
+        weights.from_torch(model, state_dict | {'history': value})
+
+
+def test_tensors_that_are_no_arrays_are_named(resnet20):
+    torch = pytest.importorskip('torch')
+    model, _, state_dict = resnet20
+    for value in (torch.ones(16).to_sparse(), torch.ones(16, device='meta'), torch.ones(16, dtype=torch.complex64)):
+        with pytest.raises(UserError, match=r'bn1\.bias of the state_dict is no dense array of real numbers'):
+            weights.from_torch(model, state_dict | {'bn1.bias': value})
+
+
+def test_where_nothing_can_be_written_it_says_so(tmp_path):
+    (tmp_path / 'file').write_bytes(b'')
+    (tmp_path / 'folder.safetensors').mkdir()
+    for path in (tmp_path / 'file' / 'x.safetensors', tmp_path / 'folder.safetensors'):
+        with pytest.raises(UserError, match=rf'cannot write {re.escape(str(path))}: '):
+            weights.write(path, {'a': np.ones(2, np.float32)})
+    assert sorted(p.name for p in tmp_path.rglob('*')) == ['file', 'folder.safetensors']
+
+
 def test_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'x.safetensors'
     weights.write(path, {'a': np.ones(2, np.float32)})
@@ -243,7 +278,7 @@ def test_unreadable_torch_file(tmp_path, content):
 def test_pickled_code_is_not_run(tmp_path):
     torch = pytest.importorskip('torch')
     torch.save(torch.nn.Linear(2, 2), tmp_path / 'x.pt')
-    with pytest.raises(UserError, match=r'x\.pt cannot be read: UnpicklingError: Weights only load failed'):
+    with pytest.raises(UserError, match=r'x\.pt holds more than tensors, and reading Python objects may run code'):
         weights.read(tmp_path / 'x.pt')
 
 

@@ -1,9 +1,12 @@
 """A batch on the device: uint8 images as they were copied -> what the model sees."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
+
+from imagenet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -11,6 +14,10 @@ class Normalize:
     """(x / 255 - mean) / std, per channel; the defaults are ImageNet's."""
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        if not all(0 < value < math.inf for value in self.std) or not all(map(math.isfinite, self.mean)):
+            raise UserError(f'normalize.mean {self.mean} and normalize.std {self.std} must be finite, std above 0')
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """uint8 (N, H, W, 3) -> float32 of the same shape."""

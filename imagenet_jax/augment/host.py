@@ -23,12 +23,16 @@ cv2.setNumThreads(0)
 MAX_PIXELS = 89_478_485
 
 
+# What Pillow may read. Not all it could: it hands EPS to another program.
+FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP', 'JPEG2000')
+
+
 class DecodeError(Exception):
     """The image cannot be read; the message says why."""
 
 
 def decode(image: bytes | np.ndarray, shrink: int = 1, rows: int | None = None) -> np.ndarray:
-    """Decodes one image in any format Pillow reads; JPEG goes the fast way.
+    """Decodes one image in any of FORMATS; JPEG goes the fast way.
 
     Args:
       image: encoded bytes, or pixels (uint8, HWC with 1 or 3 channels) that pass through.
@@ -51,6 +55,8 @@ def decode(image: bytes | np.ndarray, shrink: int = 1, rows: int | None = None) 
         raise
     except UnidentifiedImageError as error:
         raise DecodeError(f'{len(image)} bytes of no known image format') from error
+    except (KeyError, IndexError) as error:  # what the decoders make of a header without its end
+        raise DecodeError(f'{len(image)} bytes whose header is cut short or damaged') from error
     except Exception as error:  # decoders raise of every kind on hostile bytes: ValueError, OSError, SyntaxError, ...
         raise DecodeError(f'{type(error).__name__}: {error}') from error
 
@@ -62,7 +68,7 @@ def image_size(image: bytes | np.ndarray) -> tuple[int, int]:
     try:
         if image[:2] == b'\xff\xd8':
             return simplejpeg.decode_jpeg_header(image, strict=False)[:2]
-        with Image.open(io.BytesIO(image)) as opened:
+        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
             return opened.height, opened.width
     except Exception as error:
         raise DecodeError(f'{type(error).__name__}: {error}') from error
@@ -115,7 +121,7 @@ def _claim_rows(image: bytes, rows: int) -> bytearray | None:
 
 
 def _decode_with_pillow(image: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(image)) as opened:
+    with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
         _refuse_bomb(opened.height, opened.width)
         if opened.mode.startswith('I'):  # 16-bit grey, which Pillow's own conversion would clip to white
             grey = (np.asarray(opened).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imagenet_jax.commands import checkpoint, data_set
+from imagenet_jax.errors import UserError
 from imagenet_jax.sources.folder import EXTENSIONS
 from imagenet_jax.trained import Trained, predict
 
@@ -38,6 +39,8 @@ def main() -> None:
 
 def _predict(arguments) -> int:
     trained = checkpoint.load(arguments)
+    if not trained.model.num_classes:
+        raise UserError(f'{arguments.checkpoint} holds a model without a head (num_classes=0), which names no class')
     files, code = [], 0
     for image in arguments.images:
         found = _files(image)

@@ -48,7 +48,8 @@ def _run(argv: list[str]) -> None:
     except UserError as error:
         leave = f'error: {error}'
     except runtime.Stopped as stopped:
-        print(f'stopped by {stopped} and saved; this goes on from there:\n    {shlex.join(["python", *sys.argv])}')
+        print(f'stopped by {stopped}' + ('' if config.dry_run else f' and saved; this goes on from there:\n    '
+                                         f'{shlex.join(["python", *sys.argv])}'))
         leave = stopped.exit_code
     except KeyboardInterrupt:
         leave = 130

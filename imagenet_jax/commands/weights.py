@@ -78,6 +78,10 @@ def _import(arguments) -> None:
         raise UserError(f'{arguments.output} holds a run or an import already; name a new folder')
     path, origin = weights.find(arguments.input)
     variables = weights.from_torch(model, weights.read(path))
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot write to {arguments.output}: {error}') from error
     save_variables(arguments.output, variables)
     record.write(arguments.output, {
         'model': {'name': arguments.model, **options, 'num_classes': model.num_classes},

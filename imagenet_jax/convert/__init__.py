@@ -65,6 +65,8 @@ def _number(record: dict) -> int:
 def _finished_before(plan: Plan, record: dict) -> dict:
     manifest = array_record.read_manifest(plan.output, plan.name)
     _refuse_other(plan, manifest['made_of'], record)
+    skipped = [(entry['key'], entry['reason']) for entry in manifest['skipped']]
+    _refuse_too_many(plan, skipped)  # by this command's limits
     array_record.ArrayRecord(str(plan.output), plan.name)  # says what is missing or damaged since
     log.info('%s is finished already: nothing to do', plan.manifest)
     return manifest
@@ -91,7 +93,8 @@ def _begin(plan: Plan, record: dict) -> None:
         remove_abandoned(plan)
     else:
         if found := sorted(plan.output.glob(f'{plan.name}-*-of-*.array_record')):
-            raise UserError(f'{found[0]} is in the way: it belongs to no conversion that could be gone on with')
+            raise UserError(f'{found[0]} is in the way: it belongs to no conversion that could be gone on with. '
+                            f'Remove {plan.name}-*.array_record there, or use another --output or --name')
         write(plan, path, json.dumps(record))
 
 

@@ -1,6 +1,8 @@
 """The registry: `create(name, **options)` makes a model, `names()` lists them."""
 
 import dataclasses
+import math
+import numbers
 import re
 from functools import partial
 
@@ -31,6 +33,9 @@ _FAMILIES = (
 )
 _MODELS: dict[str, partial] = {name: model for family in _FAMILIES for name, model in family.MODELS.items()}
 
+# What an option may be, by the type that its model declares; numpy's numbers too.
+_KINDS = {bool: (bool, 'True or False'), int: (numbers.Integral, 'a whole number'), float: (numbers.Real, 'a number'),
+          str: (str, 'text')}
 _DTYPES = ('bfloat16', 'float16', 'float32', 'float64')
 
 
@@ -66,12 +71,23 @@ def create(name: str, **options) -> nn.Module:
         if dtype not in _DTYPES:
             raise unknown(f'model.{option}', dtype, _DTYPES)
         options[option] = jnp.dtype(dtype)
+    _check_kinds(_MODELS[name].func, options)
     for option in options.keys() & {'dropout', 'alpha'}:
         if not 0 <= options[option] < 1:
             raise UserError(f'model.{option}={options[option]} must be in [0, 1)')
-    if options.get('width', 1) <= 0:
+    if not 0 < options.get('width', 1) < math.inf:
         raise UserError(f'model.width={options["width"]} must be above 0')
+    if options.get('num_classes', 0) < 0:
+        raise UserError(f'model.num_classes={options["num_classes"]} must not be negative')
     return _MODELS[name](**options)
+
+
+def _check_kinds(model: type, options: dict) -> None:
+    declared = {field.name: field.type for field in dataclasses.fields(model)}
+    for option, value in options.items():
+        kind, words = _KINDS.get(declared[option], (object, ''))
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+            raise UserError(f'model.{option}={value!r} must be {words}')
 
 
 def option_names(name: str) -> list[str]:

@@ -21,6 +21,8 @@ from imagenet_jax.sources.voc import Voc
 _SOURCES = {'folder': Folder, 'flat': Flat, 'list': ImageList, 'array_record': ArrayRecord, 'ilsvrc2012': Ilsvrc2012,
             'parquet': Parquet, 'tfds': Tfds, 'lmdb': Lmdb, 'cifar': Cifar, 'voc': Voc, 'digits': Digits,
             'synthetic': Synthetic}
+# More is a label that is no class number: commands make a name for each.
+_MOST_CLASSES = 1_000_000
 
 
 def names() -> list[str]:
@@ -73,7 +75,7 @@ def _check_labels(source: Source, path: str, split: str, num_classes: int | None
                             f'first {source.key(int(bad.argmax()))}')
         return
     if num_classes is None:
-        num_classes = max(len(source.class_names), int(source.labels.max()) + 1)
+        num_classes = min(max(len(source.class_names), int(source.labels.max()) + 1), _MOST_CLASSES)
     bad = (source.labels < 0) | (source.labels >= num_classes)
     if bad.any():
         first, classes = int(bad.argmax()), len(source.class_names) or source.labels.max() + 1

@@ -31,7 +31,8 @@ from imagenet_jax.sources.base import Source
 VERSION = 1
 # Shards that one process keeps open; systems allow a process 1024 files.
 OPEN_SHARDS = 256
-_MANIFEST = {'version', 'conversion', 'examples', 'class_names', 'made_of', 'index', 'shards', 'skipped'}
+_MANIFEST = {'version': int, 'conversion': int, 'examples': int, 'class_names': list, 'made_of': dict, 'index': dict,
+             'shards': list, 'skipped': list}
 _AGAIN = "or remove the split's files and convert again"
 _LENGTH = struct.Struct('<I')
 
@@ -158,11 +159,12 @@ def read_manifest(root: Path, split: str) -> dict:
     path = root / f'{split}.json'
     try:
         manifest = json.loads(path.read_text())
-        version, missing = manifest['version'], _MANIFEST - manifest.keys()
+        version = manifest['version']
+        missing = [name for name, kind in _MANIFEST.items() if not isinstance(manifest.get(name), kind)]
     except FileNotFoundError as error:
         if any(root.glob(f'{split}-*-of-*.array_record')):
             raise UserError(f'the conversion to {root}, split {split!r}, is not finished: there is no {path.name} yet; '
-                            'give the same command again, and it goes on') from error
+                            'give the same command again, and it goes on, or says what is in its way') from error
         there = sorted(p.stem for p in root.glob('*.json'))
         raise UserError(f'no {path}; splits in {root}: {", ".join(there) or "none"}') from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -170,7 +172,8 @@ def read_manifest(root: Path, split: str) -> dict:
     if version != VERSION:
         raise UserError(f'{path} is of version {version}; this package reads {VERSION}')
     if missing:
-        raise UserError(f'{path} is no manifest of a conversion: it lacks {", ".join(sorted(missing))}')
+        raise UserError(f'{path} is no manifest of a conversion: missing or of another kind are '
+                        f'{", ".join(sorted(missing))}')
     return manifest
 
 

@@ -2,6 +2,7 @@
 
 import abc
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,8 +60,16 @@ class Files(Source):
         self._files = np.array([os.fsencode(f) for f in files])
 
     def image(self, index):
-        with open(os.path.join(self._root, self.key(index)), 'rb', buffering=0) as file:  # pathlib takes twice as long
+        path = os.path.join(self._root, self.key(index))  # pathlib takes twice as long
+        with open(path, 'rb', buffering=0, opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError('it is no regular file')
             return file.read()
 
     def key(self, index):
         return os.fsdecode(self._files[index].item())
+
+
+def _without_waiting(path, flags):
+    """A named pipe would be waited for until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -59,11 +59,22 @@ def _folders(root: Path) -> list[str]:
 def _images(root: Path, name: str) -> tuple[list[str], int]:
     """Paths under root of the images below root/name, sorted, and how many other files lie there.
 
-    Links to folders are not followed inside a class, so that a loop of them cannot hang the scan.
+    A link to a folder is followed; not to one that holds the class itself, nor to one seen already: loops end.
     """
     found, others = [], 0
-    for folder, inside, files in os.walk(root / name):
-        inside[:] = [f for f in inside if not f.startswith('.')]  # thumbnails, notebook checkpoints
+    here = os.path.realpath(root / name)
+    seen = {here}
+
+    def is_new(path):
+        real = os.path.realpath(path)
+        if real in seen or f'{here}/'.startswith(f'{real}/'):
+            return False
+        seen.add(real)
+        return True
+
+    for folder, inside, files in os.walk(root / name, followlinks=True):
+        inside[:] = [f for f in sorted(inside) if not f.startswith('.')  # thumbnails, notebook checkpoints
+                     and is_new(os.path.join(folder, f))]
         for file in files:
             if file.lower().endswith(EXTENSIONS) and not file.startswith('.'):
                 found.append(os.path.relpath(os.path.join(folder, file), root))

@@ -140,8 +140,10 @@ def _record(value: memoryview | None) -> tuple[memoryview, int]:
     if not isinstance(record, tuple | list) or len(record) != 2:
         raise ValueError(f'it holds {type(record).__name__}, not (image, label)')
     image, label = record
-    if not isinstance(image, memoryview) or type(label) is not int or not -2**31 <= label < 2**31:
+    if not isinstance(image, memoryview) or type(label) is not int:
         raise ValueError(f'it holds ({type(image).__name__}, {type(label).__name__}), not (encoded image, label)')
+    if not -2**31 <= label < 2**31:
+        raise ValueError(f'it holds (bytes, {label:.4g}), not (encoded image, label)')
     return image, label
 
 

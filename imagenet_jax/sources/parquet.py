@@ -5,11 +5,13 @@
     root/validation-00000-of-00001.parquet
 
 Column `image` (or `img`): a struct with the encoded `bytes`. Column `label` (or `fine_label`): integers, their class
-names in the schema's metadata. The files may also lie in `root/data/`.
+names in the schema's metadata. The files may also lie in `root/data/`. Every file of a split must be there, and all of
+them must have the same columns and class names.
 """
 
 import collections
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -25,6 +27,10 @@ from imagenet_jax.sources.base import Source
 CACHE_BYTES = 2 << 30
 
 
+# After the split's name; older writers add a hash.
+_NUMBERED = re.compile(r'-(\d+)(?:-of-(\d+))?(?:-[0-9a-f]+)?\.parquet')
+
+
 class Parquet(Source):
     """Rows in file order; row groups are read on demand and the most recent kept."""
 
@@ -33,7 +39,9 @@ class Parquet(Source):
         if not self._files:
             there = sorted(p.name for p in Path(path).expanduser().glob('**/*.parquet'))[:10]
             raise UserError(f'no {split}-*.parquet in {path}; parquet files there: {", ".join(there) or "none"}')
+        _refuse_gaps(self._files)
         self._groups = []  # (file, row group, first row)
+        self._columns: tuple = ()
         labels = []
         for file in self._files:
             labels.append(self._scan(file, sum(map(len, labels))))
@@ -50,7 +58,7 @@ class Parquet(Source):
         try:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             schema = parquet.schema_arrow
-            self._image = _column(file, schema, ('image', 'img'))
+            image = _column(file, schema, ('image', 'img'))
             label = _column(file, schema, ('label', 'fine_label'))
             labels = parquet.read([label])[label]
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -60,10 +68,15 @@ class Parquet(Source):
         if not pa.types.is_integer(labels.type) or labels.null_count:
             raise UserError(f'{file}: column {label} must hold an integer in every row; it is {labels.type} '
                             f'with {labels.null_count} nulls')
-        image = schema.field(self._image).type
-        if not pa.types.is_struct(image) or image.get_field_index('bytes') < 0:
-            raise UserError(f'{file}: column {self._image} must be a struct with a field bytes; it is {image}')
-        self.class_names = _class_names(schema, label)
+        kind = schema.field(image).type
+        if not pa.types.is_struct(kind) or kind.get_field_index('bytes') < 0:
+            raise UserError(f'{file}: column {image} must be a struct with a field bytes; it is {kind}')
+        columns = image, label, _class_names(schema, label)
+        if self._columns and columns != self._columns:
+            raise UserError(f'{file} has other columns or class names than {self._files[0]}: {str(columns)[:200]} and '
+                            f'{str(self._columns)[:200]}; the files of a split must agree')
+        self._columns = columns
+        self._image, _, self.class_names = columns
         for group in range(parquet.num_row_groups):
             self._groups.append((file, group, start))
             start += parquet.metadata.row_group(group).num_rows
@@ -115,7 +128,24 @@ class Parquet(Source):
 
 def _files(path: str, split: str) -> list[Path]:
     root = Path(path).expanduser()
-    return sorted(root.glob(f'{split}-*.parquet')) or sorted(root.glob(f'data/{split}-*.parquet'))
+    return [file for folder in (root, root / 'data') for file in sorted(folder.glob(f'{split}-*.parquet'))
+            if _NUMBERED.fullmatch(file.name.removeprefix(split))]
+
+
+def _refuse_gaps(files: list[Path]) -> None:
+    """A file that is missing would be images that are missing, and a second copy images twice."""
+    parts = [_NUMBERED.search(file.name).groups() for file in files]
+    counts = {int(count or 0) for _, count in parts}
+    numbers = [int(number) for number, _ in parts]
+    if len(counts) > 1:
+        raise UserError(f'{files[0]} and {len(files) - 1} more are of several splits, of {sorted(counts)} files: keep '
+                        'one of them there')
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f'several files have the same number: {", ".join(map(str, files[:4]))}; keep one of each')
+    count = counts.pop()
+    if missing := sorted(set(range(count)) - set(numbers)):
+        raise UserError(f'of the {count} files of the split of {files[0]}, {len(missing)} are missing, by number: '
+                        f'{", ".join(map(str, missing[:10]))}')
 
 
 def _column(file, schema, names) -> str:

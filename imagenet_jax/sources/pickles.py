@@ -34,7 +34,8 @@ def load(data: bytes | memoryview, classes: Mapping[str, Callable] = MappingProx
       classes: 'module.name' of what else it may hold -> what is called in its stead.
 
     Returns:
-      Plain data, in which bytes, and strings of Python 2, are read-only memoryviews of `data`: nothing is copied.
+      Plain data, in which bytes, and strings of Python 2, are read-only memoryviews, of `data` where it holds them as
+      they are.
 
     Raises:
       ValueError: it is damaged, or holds anything else; a class is named.
@@ -53,6 +54,7 @@ class _Machine:
         self._data, self._at = memoryview(data).toreadonly(), 0
         self._classes = classes
         self._stack, self._outer, self._memo = [], [], {}
+        self._encoded = {}
 
     def run(self):
         while (code := bytes(self._take(1))) != b'.':
@@ -117,6 +119,9 @@ class _Machine:
         if code in b'c\x93':
             module, name = (self._line(), self._line()) if code == b'c' else (self._stack.pop(-2), self._stack.pop())
             path = '.'.join((module, name))  # a TypeError where they are no strings
+            if path == '_codecs.encode':
+                self._stack.append(self._encode)
+                return
             if path not in self._classes:
                 raise ValueError(f'it is refused, since it holds {path[:100]}')
             self._stack.append(self._classes[path])
@@ -128,6 +133,14 @@ class _Machine:
             type(self._stack[-1]).__setstate__(self._stack[-1], state)
         else:
             raise ValueError(f'it is refused, since it holds more than plain data (opcode {code})')
+
+    def _encode(self, text, encoding):
+        """How protocols up to 2 write the bytes of Python 3. Once a string, lest a few bytes ask for many copies."""
+        if encoding != 'latin1':
+            raise ValueError(f'it is refused, since it holds bytes as {str(encoding)[:20]}')
+        if text not in self._encoded:
+            self._encoded[text] = memoryview(text.encode('latin-1'))
+        return self._encoded[text]
 
     def _take(self, length):
         part = self._data[self._at:self._at + length]
