@@ -142,11 +142,10 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
       UserError: no such folder, no averaged weights in it, or no checkpoint that loads.
     """
     workdir = Path(workdir).absolute()
-    if workdir.is_file():
-        raise UserError(f'{workdir} is a file; it must be the folder of a run, or one that `weights import` made')
     entry, folder = record.read(workdir), workdir / 'checkpoints'
     if entry is None or 'model' not in entry or not folder.is_dir():
-        raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/')
+        raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
+                        'weights `weights import` makes one')
     # Only a reader: whoever trains there may be in the middle of a save.
     options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     with closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)) as manager:

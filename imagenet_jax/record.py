@@ -44,7 +44,7 @@ def read(workdir: Path) -> dict | None:
     path = Path(workdir) / 'config.json'
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}); mend it, or move it away to resume unchecked') from error

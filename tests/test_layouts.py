@@ -277,6 +277,7 @@ CRAFTED = pickle.dumps(Run('touch ran'))
     (pickle.dumps((jpeg(), 0))[:-40], 'damaged'), (pack((jpeg(), 0))[:-40], 'Unpack failed'),
     (pack((jpeg(), 0)) + b'1', 'extra'), (b'\x92\xc6\0', 'truncated'), (b'\0' * 50, 'neither'),
     (pickle.dumps((jpeg(), 'cat')), 'not .encoded image, label'), (pickle.dumps((jpeg(), 2**31)), 'not .encoded image'),
+    (pickle.dumps((jpeg(), 1 << 3000)), '3001 bits'),
     (pickle.dumps((0, jpeg())), 'not .encoded image'), (pickle.dumps(jpeg()), 'holds memoryview'),
     (pickle.dumps((jpeg(), 0, 0)), 'holds tuple')])
 def test_a_broken_value_is_a_bad_sample(tmp_path, value, words, caplog, monkeypatch):

@@ -180,6 +180,7 @@ def test_links_to_folders_inside_a_class_are_followed_once(tmp_path):
     for name in ('first', 'second'):
         (tmp_path / 'train' / 'ant' / name).symlink_to(more, target_is_directory=True)
     (more / 'deep' / 'up').symlink_to(more, target_is_directory=True)
+    (more / 'everything').symlink_to('/', target_is_directory=True)
     source = create('folder', tmp_path)
     assert len(source) == 13
     assert [key for key in map(source.key, range(13)) if key.endswith('.png')] == [
@@ -265,6 +266,9 @@ def test_every_file_of_a_parquet_split_must_be_there(tmp_path):
     first, second = sorted(hub(tmp_path, names=NAMES).glob('*'))
     parquet_file(tmp_path / 'train-extra-00000-of-00001.parquet', [jpeg(0)], [0], NAMES)  # of a split of its own
     assert len(create('parquet', tmp_path)) == 10 and len(create('parquet', tmp_path, 'train-extra')) == 1
+    for number in range(2):
+        parquet_file(tmp_path / f'v-2-{number}.parquet', [jpeg(0)], [0], NAMES)
+    assert len(create('parquet', tmp_path, 'v-2')) == 2
     (tmp_path / 'data').mkdir()
     there = second.rename(tmp_path / 'data' / second.name)
     assert len(create('parquet', tmp_path)) == 10

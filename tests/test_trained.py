@@ -190,7 +190,7 @@ def test_a_file_is_no_checkpoint(command, tmp_path, monkeypatch, capsys):
     (tmp_path / 'x.pth').write_bytes(b'')
     code, _ = called(monkeypatch, capsys, command, '--checkpoint', tmp_path / 'x.pth', *['x.jpg'] * (
         command is predict_command))
-    assert 'x.pth is a file; it must be the folder of a run' in code and '`weights import`' in code
+    assert 'x.pth must be the folder of a run' in code and '`weights import`' in code
 
 
 def test_a_model_without_a_head_names_no_class(run, tmp_path, monkeypatch, capsys):

@@ -22,7 +22,6 @@ cv2.setNumThreads(0)
 # A header may claim any size, and memory is taken before the first pixel is read. This is Pillow's own limit.
 MAX_PIXELS = 89_478_485
 
-
 # What Pillow may read. Not all it could: it hands EPS to another program.
 FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP', 'JPEG2000')
 

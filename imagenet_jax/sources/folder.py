@@ -67,7 +67,7 @@ def _images(root: Path, name: str) -> tuple[list[str], int]:
 
     def is_new(path):
         real = os.path.realpath(path)
-        if real in seen or f'{here}/'.startswith(f'{real}/'):
+        if real in seen or os.path.commonpath((here, real)) == real:
             return False
         seen.add(real)
         return True

@@ -143,7 +143,7 @@ def _record(value: memoryview | None) -> tuple[memoryview, int]:
     if not isinstance(image, memoryview) or type(label) is not int:
         raise ValueError(f'it holds ({type(image).__name__}, {type(label).__name__}), not (encoded image, label)')
     if not -2**31 <= label < 2**31:
-        raise ValueError(f'it holds (bytes, {label:.4g}), not (encoded image, label)')
+        raise ValueError(f'it holds (bytes, a number of {label.bit_length()} bits), not (encoded image, label)')
     return image, label
 
 

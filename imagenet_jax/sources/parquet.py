@@ -39,7 +39,7 @@ class Parquet(Source):
         if not self._files:
             there = sorted(p.name for p in Path(path).expanduser().glob('**/*.parquet'))[:10]
             raise UserError(f'no {split}-*.parquet in {path}; parquet files there: {", ".join(there) or "none"}')
-        _refuse_gaps(self._files)
+        _refuse_gaps(self._files, split)
         self._groups = []  # (file, row group, first row)
         self._columns: tuple = ()
         labels = []
@@ -129,12 +129,16 @@ class Parquet(Source):
 def _files(path: str, split: str) -> list[Path]:
     root = Path(path).expanduser()
     return [file for folder in (root, root / 'data') for file in sorted(folder.glob(f'{split}-*.parquet'))
-            if _NUMBERED.fullmatch(file.name.removeprefix(split))]
+            if _numbered(file, split)]
 
 
-def _refuse_gaps(files: list[Path]) -> None:
+def _numbered(file: Path, split: str) -> re.Match | None:
+    return _NUMBERED.fullmatch(file.name.removeprefix(split))
+
+
+def _refuse_gaps(files: list[Path], split: str) -> None:
     """A file that is missing would be images that are missing, and a second copy images twice."""
-    parts = [_NUMBERED.search(file.name).groups() for file in files]
+    parts = [_numbered(file, split).groups() for file in files]
     counts = {int(count or 0) for _, count in parts}
     numbers = [int(number) for number, _ in parts]
     if len(counts) > 1:

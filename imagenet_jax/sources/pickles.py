@@ -52,7 +52,7 @@ class _Machine:
 
     def __init__(self, data, classes):
         self._data, self._at = memoryview(data).toreadonly(), 0
-        self._classes = classes
+        self._classes = {'_codecs.encode': self._encode, **classes}
         self._stack, self._outer, self._memo = [], [], {}
         self._encoded = {}
 
@@ -119,9 +119,6 @@ class _Machine:
         if code in b'c\x93':
             module, name = (self._line(), self._line()) if code == b'c' else (self._stack.pop(-2), self._stack.pop())
             path = '.'.join((module, name))  # a TypeError where they are no strings
-            if path == '_codecs.encode':
-                self._stack.append(self._encode)
-                return
             if path not in self._classes:
                 raise ValueError(f'it is refused, since it holds {path[:100]}')
             self._stack.append(self._classes[path])
