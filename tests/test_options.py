@@ -2,8 +2,12 @@
 
 import dataclasses
 import importlib
+import math
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fixtures_layouts import voc
 
@@ -11,7 +15,7 @@ import configs
 from configs import common
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.experiment import Experiment, Options
-from imagenet_jax.options import apply, chosen
+from imagenet_jax.options import apply, chosen, create
 
 RECIPES = sorted(path.stem for path in Path(configs.__file__).parent.glob('*.py')
                  if path.stem not in ('__init__', 'common'))
@@ -73,6 +77,74 @@ def test_apply_leaves_more_options_to_who_takes_more():
     assert apply(greedy, {'any': 1}, 'config.part', given=0) == (0, {'any': 1})
     with pytest.raises(UserError, match='nothing reads'):
         apply(greedy, {'given': 1}, 'config.part', given=0)
+
+
+def typed(flag: bool = True, count: int = 0, rate: float = 0.0, name: str = '', pair: tuple[float, float] = (0, 1),
+          names: tuple[str, ...] = (), factors: tuple[tuple[str, float], ...] = (), part: Mapping = {},
+          dtype: np.dtype = np.float32):
+    return flag, count, rate, name, pair, names, factors, part, dtype
+
+
+@pytest.mark.parametrize('options', [
+    {'flag': False, 'count': np.int64(3), 'rate': 1, 'name': 'a', 'pair': (0, 1.5), 'names': ('a', 'b')},
+    {'rate': np.float32(2), 'part': {'a': 1}, 'dtype': 'float32', 'names': (), 'factors': (('fc/*', 10.0),)}])
+def test_apply_takes_values_of_their_kind(options):
+    assert apply(typed, options, 'config') == typed(**options)
+
+
+def test_apply_makes_tuples_of_lists():
+    assert apply(typed, {'pair': [1, 2], 'factors': [['fc/*', 10.0]]}, 'config') == typed(
+        pair=(1, 2), factors=(('fc/*', 10.0),))
+
+
+@pytest.mark.parametrize(('option', 'value', 'words'), [
+    ('flag', 1, 'True or False'), ('flag', 'no', 'True or False'), ('count', 1.5, 'a whole number'),
+    ('count', True, 'a whole number'), ('rate', 'fast', 'a finite number'), ('rate', math.nan, 'a finite number'),
+    ('rate', math.inf, 'a finite number'), ('rate', False, 'a finite number'), ('name', 3, 'text'),
+    ('pair', 0.2, 'a tuple of 2, each a finite number'), ('pair', (1, 2, 3), 'a tuple of 2, each a finite number'),
+    ('names', 'layer1/*', 'a tuple, each text'), ('part', 'softmax', 'a section'),
+    ('factors', ('fc/*', 1.0), 'a tuple')])
+def test_apply_refuses_values_of_another_kind(option, value, words):
+    with pytest.raises(UserError, match=rf'^config\.part\.{option}.* must be {words}'):
+        apply(typed, {option: value}, 'config.part')
+
+
+# --- create
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    floor: float = 0.0
+    steps: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    milestones: tuple[float, ...]
+    factor: float = 0.1
+    steps: int = 1
+
+
+CHOICES = {'cosine': Cosine, 'step': Step, 'steep': partial(Step, factor=0.01)}
+
+
+def test_create_chooses_by_name():
+    assert create(CHOICES, {'name': 'cosine', 'floor': 0.5, 'factor': None}, 'schedule', steps=3) == Cosine(0.5, 3)
+    assert create(CHOICES, {'kind': 'steep', 'milestones': [2]}, 'config.schedule', key='kind') == Step((2,), 0.01)
+
+
+@pytest.mark.parametrize(('section', 'message'), [
+    ({'name': 'cosin'}, r"unknown config\.schedule\.name 'cosin'; did you mean cosine\?"),
+    ({}, r'^config\.schedule lacks name; known: cosine, step, steep$'),
+    ({'name': 'cosine', 'milestones': (30,)}, r'^config\.schedule\.milestones=\(30,\) is read by '
+     r'config\.schedule\.name=step or steep, not by cosine; leave it unset$'),
+    ({'name': 'steep', 'milestones': (1,), 'factor': 0.1}, r'factor=0\.1 is read by config\.schedule\.name=step, not'),
+    ({'name': 'cosine', 'flor': 0.1}, r"option config\.schedule\.flor: nothing reads 'flor'; did you mean floor\?"),
+    ({'name': 'cosine', 'steps': 3}, r"option config\.schedule\.steps: nothing reads 'steps'"),
+    ({'name': 'step'}, r'^config\.schedule lacks milestones$')])
+def test_create_refuses(section, message):
+    with pytest.raises(UserError, match=message):
+        create(CHOICES, section, 'config.schedule', steps=3)
 
 
 # --- the list of options
