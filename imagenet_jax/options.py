@@ -14,11 +14,14 @@ from imagenet_jax.errors import UserError, unknown
 # What an option may be, by the type that its reader declares; numpy's numbers too. Any other type is the reader's own
 # to check.
 _KINDS = {bool: (lambda value: isinstance(value, bool), 'True or False'),
-          int: (lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool), 'a whole number'),
-          float: (lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value),
-                  'a finite number'),
+          int: (lambda value: _is_number(value) and isinstance(value, numbers.Integral), 'a whole number'),
+          float: (lambda value: _is_number(value) and math.isfinite(value), 'a finite number'),
           str: (lambda value: isinstance(value, str), 'text'),
           Mapping: (lambda value: hasattr(value, 'items'), 'a section')}
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def chosen(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def apply(function: Callable, section: Mapping[str, Any], where: str, **given):
       **given: arguments that do not come from the config.
 
     Raises:
-      UserError: an option that `function` does not read, one it needs and the section lacks, or a value of another kind.
+      UserError: an option that `function` does not read, one it needs and the section lacks, a value of another kind.
     """
     options, parameters = chosen(section), reads(function)
     for name, value in options.items():

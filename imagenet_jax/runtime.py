@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import mmap
 import os
 import platform
 import signal
@@ -9,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import jax
+import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # Hosts agree on a stop at steps that divide by this; asking at each would stall the devices.
 AGREE_STEPS = 10
+_FUSION = 'xla_cpu_experimental_ynn_fusion_type'
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -30,10 +33,41 @@ def configure_jax(deterministic: bool, compilation_cache: bool) -> None:
       compilation_cache: keep compiled programs in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR.
     """
     if deterministic:
-        flags = os.environ.get('XLA_FLAGS', '')
-        os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'.strip()
+        _add_xla_flag('xla_gpu_deterministic_ops', 'true')
+    if _may_fuse_reductions():
+        _add_xla_flag(_FUSION, '-reduce')
     if compilation_cache and not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'xla'))
+
+
+def _add_xla_flag(name: str, value: str) -> None:
+    """What the user's XLA_FLAGS say of it stands."""
+    flags = os.environ.get('XLA_FLAGS', '')
+    if f'--{name}' not in flags:
+        os.environ['XLA_FLAGS'] = f'{flags} --{name}={value}'.strip()
+
+
+def _may_fuse_reductions() -> bool:
+    """Whether programs may be for a CPU, by a compiler that fuses reductions into kernels of its YNN library.
+
+    From jaxlib 0.11 on it does, and some of those kernels answer NaN in bfloat16: a convolution, BatchNorm and ReLU
+    twice, then the mean.
+    """
+    version = tuple(map(int, jaxlib.__version__.split('.')[:2]))
+    return 'cpu' in (jax.config.jax_platforms or 'cpu') and version >= (0, 11) and _knows(_FUSION)
+
+
+def _knows(flag: str) -> bool:
+    """Whether XLA has a flag of that name: it ends the process at one that it does not know, and a later version may
+    drop one. Looking into the library takes 10 ms."""
+    library = max(Path(jaxlib.__file__).parent.glob('*.so'), key=lambda path: path.stat().st_size)
+    with library.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as binary:
+        return binary.find(flag.encode()) >= 0
+
+
+def default_dtype() -> str:
+    """What a model computes in that nobody chose a dtype for: bfloat16, on a CPU, which has to emulate it, float32."""
+    return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
 
 
 def cache_folder() -> Path:

@@ -9,6 +9,10 @@ os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8 --xla_backen
 # A shell without job control has what it puts into the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from imagenet_jax import runtime  # noqa: E402
+
+runtime.configure_jax(deterministic=False, compilation_cache=False)  # as a run does
+
 
 def pytest_collection_modifyitems(items):
     """Files that start whole runs go first: one left to the end would keep a single worker busy."""
