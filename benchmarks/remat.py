@@ -21,9 +21,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.stages import Compiled
 
-from imagenet_jax import losses, models, runtime
+from imagenet_jax import models, runtime
 from imagenet_jax.errors import UserError
 
 MODELS = ('resnet50', 'resnet101', 'resnet152', 'resnest101e')
@@ -95,7 +96,7 @@ def gradient(model, batch_size: int, image_size: int, options: dict) -> Compiled
     def loss(params, stats, images, labels):
         logits, updated = model.apply({'params': params, 'batch_stats': stats}, images, train=True,
                                       mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)})
-        return losses.cross_entropy(logits, labels).mean(), updated
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
 
     program = jax.jit(jax.value_and_grad(loss, has_aux=True))
     return program.lower(variables['params'], variables['batch_stats'], images, labels).compile(options)

@@ -22,9 +22,12 @@ from datetime import UTC, datetime
 import jax
 import jaxlib
 
-from imagenet_jax import input_pipeline, models, optim, runtime, step
+from imagenet_jax import input_pipeline, models, runtime, step
 from imagenet_jax.augment.device import Normalize
+from imagenet_jax.optim import SGD
+from imagenet_jax.schedules import Cosine
 from imagenet_jax.sources import Synthetic
+from imagenet_jax.task import Softmax
 
 BLOCKS = 5
 
@@ -73,15 +76,16 @@ def parse() -> argparse.Namespace:
 def measure(name: str, dtype: str, arguments: argparse.Namespace) -> dict:
     """One case: compile, warm up, time."""
     model = models.create(name, dtype=dtype)
-    mesh = step.make_mesh()
-    optimizer = optim.create(optim.schedule(0.1, arguments.batch, steps=100_000, steps_per_epoch=1000))
-    state = step.create_state(model, optimizer, mesh, seed=0, image_size=arguments.size)
+    schedule = Cosine(learning_rate=0.1, batch_size=arguments.batch, steps=100_000, steps_per_epoch=1000)
+    training = step.TrainStep(model=model, optimizer=SGD(), schedule=schedule, task=Softmax(), normalize=Normalize(),
+                              mesh=step.make_mesh())
+    state = training.init(0, arguments.size)
     source = Synthetic('', 'train', model.num_classes, arguments.size, arguments.batch)
-    _, batch = next(input_pipeline.synthetic_batches(source, arguments.batch, 0, mesh))
+    _, batch = next(input_pipeline.drawn_batches(source, arguments.batch, 0, training.mesh))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     began = time.perf_counter()
-    train_step = step.make_train_step(model, optimizer, Normalize(), mesh).lower(state, batch).compile()
+    train_step = training.compiled.lower(state, batch).compile()
     row = {'classes': model.num_classes, 'params_m': round(parameters / 1e6, 2),
            'compile_s': round(time.perf_counter() - began, 2)}
     for _ in range(arguments.warmup):

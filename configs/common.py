@@ -17,7 +17,8 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()     # -> models.create
     model.name = 'resnet50'                 # one of models.names()
     model.num_classes = 1000
-    model.dtype = 'bfloat16'                # of the computation: bfloat16, float16 (loss scaled) or float32
+    model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
+                                            # float32 (where unset, on a CPU)
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
     model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
     model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
@@ -66,27 +67,36 @@ def get_config() -> ConfigDict:
     config.accumulation = 1                 # parts a batch is computed in, one after the other
     config.epochs = 90.0                    # of the training split
     config.steps = 0                        # where not 0: updates, instead of epochs
-    config.loss = 'softmax'                 # or 'sigmoid', where an image may have several classes
-    config.label_smoothing = 0.0
     config.ema_decay = 0.0                  # of averaged weights, evaluated beside the raw ones; 0: none
 
-    config.optimizer = optimizer = ConfigDict()  # -> optim.create
+    config.loss = loss = ConfigDict()       # -> task.TASKS
+    loss.name = 'softmax'                   # or 'sigmoid', where an image may have several classes
+    loss.smoothing = 0.0                    # of the labels
+
+    config.optimizer = optimizer = ConfigDict()  # -> optim.OPTIMIZERS
     optimizer.name = 'sgd'
     optimizer.learning_rate = 0.1           # the schedule's peak
-    optimizer.momentum = 0.9
-    optimizer.nesterov = True
+    optimizer.momentum = placeholder(float)
+    optimizer.nesterov = placeholder(bool)
     optimizer.weight_decay = 1e-4           # coupled: added to the gradient
     optimizer.decay_bias_and_norm = True    # False: kernels alone
-
     optimizer.rate_factors = ()             # (pattern, factor) pairs for learning rates, such as (('fc/*', 10.0),)
 
-    config.schedule = schedule = ConfigDict()  # -> optim.schedule
-    schedule.name = 'cosine'                # cosine, multistep or constant, after the warm-up
+    config.schedule = schedule = ConfigDict()  # -> schedules.SCHEDULES
+    schedule.name = 'cosine'                # cosine, multistep, constant or plateau, after the warm-up
     schedule.warmup_epochs = 5.0            # linear from 0
-    schedule.floor = 0.0                    # learning rate at the cosine's end
-    schedule.milestones = ()                # multistep: epochs at which the rate is multiplied by factor
-    schedule.factor = 0.1                   # multistep
     schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
+    schedule.floor = placeholder(float)     # cosine: learning rate at its end
+    schedule.milestones = placeholder(tuple)  # multistep: epochs at which the rate is multiplied by factor
+    schedule.factor = placeholder(float)    # multistep, plateau
+    schedule.patience = placeholder(int)    # plateau: evaluations without a better score that are waited for
+    schedule.cooldown = placeholder(int)    # plateau: evaluations after a change that do not count
+    schedule.minimum = placeholder(float)   # plateau: the lowest rate
+    schedule.threshold = placeholder(float)  # plateau: fraction by which a score has to be better
+
+    config.lookahead = lookahead = ConfigDict()  # -> step.Lookahead
+    lookahead.steps = 0                     # updates after which slow weights go towards the weights; 0: never
+    lookahead.alpha = 0.5                   # how far
 
     config.eval_batch_size = 256            # on all devices together
     config.eval_epochs = 1.0                # between evaluations; 0: never
@@ -94,6 +104,7 @@ def get_config() -> ConfigDict:
     config.confusion_epochs = 10.0          # between confusion matrices, drawn at an evaluation; 0: never
     config.checkpoint_steps = 1000          # between saves, beside the one at each evaluation; 0: those alone
     config.log_steps = 100                  # between rows of metrics
+    config.stop_after = 0                   # evaluations in a row without a better score end the run; 0: never
     config.max_bad_steps = 50               # in a row without a finite loss and gradient stop the run; 0: never
 
     config.deterministic = False            # GPU: the same bits each time, slower

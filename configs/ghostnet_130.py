@@ -16,7 +16,7 @@ def get_config():
     config = common.get_config()
     config.model.name = 'ghostnet_130'
     config.epochs, config.batch_size = 360, 3200
-    config.label_smoothing = 0.1
+    config.loss.smoothing = 0.1
     config.optimizer.learning_rate, config.optimizer.weight_decay = 2.6, 3e-5
     config.optimizer.decay_bias_and_norm = False
     config.augment.color_jitter = 0.4

@@ -19,5 +19,5 @@ def get_config():
     config.eval.size, config.eval.resize = 160, 160
     config.epochs, config.batch_size = 50, 64
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.05, 5e-4
-    config.label_smoothing = 0.1
+    config.loss.smoothing = 0.1
     return config

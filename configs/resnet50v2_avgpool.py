@@ -20,5 +20,5 @@ def get_config():
     config.optimizer.learning_rate = 0.05
     config.optimizer.decay_bias_and_norm = False
     config.schedule.warmup_epochs, config.schedule.floor = 1, 5e-6
-    config.label_smoothing = 0.1
+    config.loss.smoothing = 0.1
     return config

@@ -16,7 +16,7 @@ def get_config():
     """The recipe."""
     config = common.get_config()
     config.model.num_classes = 20
-    config.loss = 'sigmoid'
+    config.loss.name = 'sigmoid'
     config.init_from = 'weights/resnet50'
     config.data.format, config.data.path, config.data.labels = 'voc', 'data', 'all'
     config.augment.scale = (0.5, 1.0)

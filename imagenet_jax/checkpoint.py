@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from imagenet_jax import record
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import chosen
+from imagenet_jax.schedules import Watch
 from imagenet_jax.step import TrainState
 
 log = logging.getLogger(__name__)
@@ -94,10 +95,24 @@ class Checkpoints:
 
     def _load(self, step: int, like: TrainState) -> TrainState:
         contents = _restore(self._manager, step, contents=ocp.args.JsonRestore())
+        if 'updates' not in contents:
+            return self._load_earlier(step, like, contents)
         _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
         state = _restore(self._manager, step, state=ocp.args.StandardRestore(like))
         _refuse_changed(state, contents)
         return state
+
+    def _load_earlier(self, step: int, like: TrainState, contents: dict) -> TrainState:
+        """A state of version 0.1: its arrays under today's names, and a watch that has seen no evaluation."""
+        with _reader(self._folder) as reader:  # a manager that has read a tree so would not save a state any more
+            saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), reader.item_metadata(step).state)
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+            state = _restore(reader, step, state=ocp.args.PyTreeRestore(saved, restore_args=as_numpy))
+        _refuse_changed(state, contents)
+        found = {record.upgrade_state(name): leaf for name, leaf in _named(state).items()}
+        found |= _named({'watch': Watch.start()})
+        _refuse_other_arrays(self._folder / str(step), _layout(found), _layout(like))
+        return jax.tree.map_with_path(lambda path, x: jax.device_put(found[_name(path)], x.sharding), like)
 
     def _put_aside(self, steps: list[int]) -> None:
         """Moves damaged saves out of the way of the steps that will be saved again."""
@@ -146,9 +161,7 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     if entry is None or 'model' not in entry or not folder.is_dir():
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
                         'weights `weights import` makes one')
-    # Only a reader: whoever trains there may be in the middle of a save.
-    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-    with closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS)) as manager:
+    with _reader(folder) as manager:
         score_of = _evaluated(manager) if best else {}
         steps = sorted(manager.all_steps(), key=lambda step: (score_of.get(step, -1), step), reverse=True)
         if not steps:
@@ -156,6 +169,12 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
         variables, damaged = _first_that_loads(folder, steps, lambda step: _load_variables(manager, step, ema))
         log.info('%s: step %d%s', workdir, steps[len(damaged)], ', averaged weights' if ema else '')
     return chosen(entry['model']), variables
+
+
+def _reader(folder: Path) -> closing:
+    """Only a reader: whoever trains there may be in the middle of a save."""
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+    return closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS))
 
 
 def _load_variables(manager, step, ema) -> dict:
@@ -207,9 +226,12 @@ def _first_that_loads(folder: Path, steps: Iterable[int], load: Callable) -> tup
                     'restore one from a backup, or train in another workdir')
 
 
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
 def _named(state) -> dict[str, jax.Array]:
-    return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _layout(state) -> dict[str, list]:

@@ -17,6 +17,7 @@ A batch of this process, of b images:
 import collections
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,7 +32,7 @@ from jax.sharding import PartitionSpec as P
 from imagenet_jax.augment.host import DecodeError, decode
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.layers import DATA_AXIS
-from imagenet_jax.sources import Source, Synthetic
+from imagenet_jax.sources import Source
 from imagenet_jax.workers import Workers, load
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,6 @@ class _EvalSample(grain.transforms.Map):
 
 
 def _sample(image, label, index, bad) -> dict:
-    label = np.asarray(label, np.float32 if np.ndim(label) else np.int32)
     return {'image': image, 'label': label, 'index': np.int32(index), 'bad': np.int32(bad)}
 
 
@@ -162,21 +162,23 @@ def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh) -> Iterator[tup
         batches.close()
 
 
-def synthetic_batches(source: Synthetic, batch_size: int, seed: int, mesh: jax.sharding.Mesh,
-                      start_step: int = 0) -> Iterator[tuple[dict, dict]]:
+def drawn_batches(source: Source, batch_size: int, seed: int, mesh: jax.sharding.Mesh,
+                  start_step: int = 0) -> Iterator[tuple[dict, dict]]:
     """Training batches made where they are used, a pure function of (seed, step); no host batch comes with them."""
-    shape = (batch_size, source.size, source.size, 3)
-
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P(DATA_AXIS)))
-    def make(step):
-        pixels, labels = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
-        return {'image': jax.random.bits(pixels, shape, np.uint8),
-                'label': jax.random.randint(labels, (batch_size,), 0, source.num_classes, np.int32)}
+    def draw(step):
+        return source.draw(jax.random.fold_in(jax.random.key(seed), step), batch_size)
 
-    step = start_step
-    while True:
-        yield {}, make(step)
-        step += 1
+    for step in itertools.count(start_step):
+        yield {}, draw(step)
+
+
+def train_pairs(source: Source, transform: Callable, batch_size: int, seed: int, start_step: int, workers: Workers,
+                mesh: jax.sharding.Mesh) -> Iterator[tuple[dict, dict]]:
+    """(host batch, batch on the devices) from `start_step` on, however the source gives them; see `train_batches`."""
+    if source.draws:
+        return drawn_batches(source, batch_size, seed, mesh, start_step)
+    return to_devices(train_batches(source, transform, batch_size, seed, start_step, workers), mesh)
 
 
 def why_unreadable(source: Source, index: int) -> str:

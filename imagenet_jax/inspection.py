@@ -91,18 +91,16 @@ def _kind(image: bytes | np.ndarray) -> str:
 
 def class_counts(source: Source) -> dict[str, int]:
     """Class -> its images; an image of several classes counts in each."""
-    names, labels = classes(source), source.labels
-    counts = np.nansum(labels, axis=0).astype(int) if labels.ndim == 2 else np.bincount(labels, minlength=len(names))
-    return dict(zip(names, counts.tolist(), strict=True))
+    names = classes(source)
+    return dict(zip(names, source.class_counts(len(names)).tolist(), strict=True))
 
 
 def classes(source: Source) -> list[str]:
     """A different name for each class: its number where it has none, and before it where two share theirs."""
     known = source.class_names
-    count = source.labels.shape[1] if source.labels.ndim == 2 else max(len(known), int(source.labels.max()) + 1)
     shared = len(set(known)) < len(known)
     return [f'{i} {name}' if shared else name for i, name in enumerate(known)] + [
-        str(i) for i in range(len(known), count)]
+        str(i) for i in range(len(known), source.num_labels)]
 
 
 def _duplicates(splits: Mapping[str, Source], groups: list[list[tuple[str, int]]]) -> dict:
@@ -112,16 +110,16 @@ def _duplicates(splits: Mapping[str, Source], groups: list[list[tuple[str, int]]
         for name, count in collections.Counter(name for name, _ in group).items():
             within[name] += count - 1
         described.append([{'split': name, 'key': splits[name].key(index),
-                           'class': class_of(splits[name].labels[index], names[name])} for name, index in group])
+                           'class': class_of(splits[name], index, names[name])} for name, index in group])
     return {'within_split': within,
             'across_splits': sum(len({place['split'] for place in group}) > 1 for group in described),
             'across_classes': sum(len({place['class'] for place in group}) > 1 for group in described),
             'groups': described}
 
 
-def class_of(label: np.ndarray, names: list[str]) -> str:
-    """The name that goes with one entry of a source's labels, or the names where it has several classes."""
-    return ', '.join(np.array(names)[label == 1]) if label.ndim else names[label]
+def class_of(source: Source, index: int, names: list[str]) -> str:
+    """The name of an image's class, or the names where it has several."""
+    return ', '.join(names[i] for i in source.classes_of(index))
 
 
 def _quantiles(values: Sequence[int]) -> dict[str, float] | None:

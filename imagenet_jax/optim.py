@@ -1,97 +1,103 @@
-"""Config -> optax: the learning-rate schedule and the gradient transformation."""
+"""Gradients -> a direction, which the learning rate multiplies: optax's parts, chosen by config.optimizer."""
 
+import abc
+import dataclasses
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from imagenet_jax.errors import UserError, unknown
-
-_SHAPES = ('cosine', 'multistep', 'constant')
+from imagenet_jax.errors import UserError
 
 
-class Optimizer(NamedTuple):
-    """A gradient transformation whose last part scales by the schedule."""
-    transform: optax.GradientTransformation
-    schedule: optax.Schedule
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer(abc.ABC):
+    """What all optimizers have: decay, and what single parameters get.
 
-    def learning_rate(self, opt_state) -> jax.Array:
-        """Of the next update; optax's own count of updates made drives it, so a skipped step does not."""
-        return jnp.asarray(self.schedule(opt_state[-1].count), jnp.float32)
-
-
-def schedule(learning_rate: float, batch_size: int, steps: int, steps_per_epoch: float, *, name: str = 'cosine',
-             warmup_epochs: float = 5.0, floor: float = 0.0, milestones: tuple[float, ...] = (), factor: float = 0.1,
-             base_batch_size: int = 0) -> optax.Schedule:
-    """Learning rate by update.
-
-    Args:
-      learning_rate: the peak.
-      batch_size: of one update.
-      steps: updates of the whole run.
-      steps_per_epoch: for turning epochs into updates.
-      name: 'cosine' (arXiv 1608.03983, to `floor` at the last step), 'multistep' or 'constant'.
-      warmup_epochs: linear from 0 to the peak.
-      floor: where the cosine ends.
-      milestones, factor: multistep multiplies the rate by `factor` at each of these epochs, ascending.
-      base_batch_size: where not 0, the peak is scaled by batch_size / base_batch_size (arXiv 1706.02677).
-    """
-    if name not in _SHAPES:
-        raise unknown('schedule.name', name, _SHAPES)
-    peak = learning_rate * (batch_size / base_batch_size if base_batch_size else 1)
-    warmup = round(warmup_epochs * steps_per_epoch)
-    if warmup < 0:
-        raise UserError(f'schedule.warmup_epochs={warmup_epochs} must not be negative')
-    if warmup and warmup >= steps:
-        raise UserError(f'schedule.warmup_epochs={warmup_epochs} is {warmup} steps, and the run has only {steps}')
-    if name == 'cosine':
-        after = optax.cosine_decay_schedule(peak, steps - warmup, floor / peak if peak else 0.0)
-    elif name == 'multistep':
-        after = _multistep(peak, milestones, factor, steps_per_epoch, warmup)
-    else:
-        after = optax.constant_schedule(peak)
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup]) if warmup else after
-
-
-def _multistep(peak, milestones, factor, steps_per_epoch, warmup):
-    """Counts from the end of the warm-up, as the schedules that it is joined to do; milestones count from the start."""
-    if not milestones or list(milestones) != sorted({m for m in milestones if m > 0}):
-        raise UserError(f'schedule.milestones={milestones} must be epochs above 0, ascending, and one at least')
-    # Not optax.piecewise_constant_schedule: its dict loses a milestone where two round to the same step.
-    steps = jnp.array([round(m * steps_per_epoch) - warmup for m in milestones])
-    return lambda count: peak * factor**jnp.sum(count >= steps)
-
-
-def create(rate: optax.Schedule, *, name: str = 'sgd', momentum: float = 0.9, nesterov: bool = True,
-           weight_decay: float = 1e-4, decay_bias_and_norm: bool = True,
-           rate_factors: Sequence[tuple[str, float]] = (), freeze: Sequence[str] = ()) -> Optimizer:
-    """SGD with momentum and coupled weight decay: decay times the parameter is added to the gradient, as in PyTorch.
-
-    Args:
-      rate: the schedule.
-      name: 'sgd'.
-      momentum: 0 for none.
-      nesterov: look ahead by one momentum step.
+    Attributes:
       weight_decay: coefficient of the L2 term.
       decay_bias_and_norm: False decays kernels of convolutions and dense layers alone.
       rate_factors: (pattern, factor) pairs; the first whose pattern matches a parameter (see `matching`) multiplies its
         learning rate.
       freeze: patterns of parameters that stay as they are.
     """
-    if name != 'sgd':
-        raise unknown('optimizer.name', name, ('sgd',))
-    parts = []
-    if weight_decay:
-        parts.append(optax.add_decayed_weights(weight_decay, None if decay_bias_and_norm else _kernels))
-    if momentum:
-        parts.append(optax.trace(momentum, nesterov))
-    factors = [*((pattern, 0.0) for pattern in freeze), *map(_factor, rate_factors)]
-    if factors:
-        parts.append(_scale_by_path(factors))
-    return Optimizer(optax.chain(*parts, optax.scale_by_learning_rate(rate)), rate)
+    weight_decay: float = 1e-4
+    decay_bias_and_norm: bool = True
+    rate_factors: tuple = ()
+    freeze: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.weight_decay < 0:
+            raise UserError(f'config.optimizer.weight_decay={self.weight_decay} must not be negative')
+        for pair in self.rate_factors:
+            _check_factor(pair)
+
+    @abc.abstractmethod
+    def _parts(self) -> list[tuple[str, optax.GradientTransformation]]:
+        """What gradients go through, one after the other: gradient plus decay, momentum and the like.
+
+        The names are those of the state's arrays in a checkpoint, so that a part comes or goes without moving others.
+        """
+
+    def _decay(self) -> list[tuple[str, optax.GradientTransformation]]:
+        """Decay times the parameter, added to what came in."""
+        mask = None if self.decay_bias_and_norm else _kernels
+        return [('decay', optax.add_decayed_weights(self.weight_decay, mask))] if self.weight_decay else []
+
+    def _transform(self) -> optax.GradientTransformation:
+        factors = [*((pattern, 0.0) for pattern in self.freeze), *self.rate_factors]
+        return optax.named_chain(*self._parts(), *([('rates', _scale_by_path(factors))] if factors else []))
+
+    def init(self, params) -> optax.OptState:
+        """The state before the first update."""
+        return self._transform().init(params)
+
+    def direction(self, gradients, opt_state: optax.OptState, params) -> tuple[Any, optax.OptState]:
+        """(what to go along downhill, for each parameter, the next state)."""
+        return self._transform().update(gradients, opt_state, params)
+
+    def frozen(self, params):
+        """A tree like `params`, True where a parameter stays as it is: it needs no gradient."""
+        return matching(params, self.freeze)
+
+    def check(self, params) -> None:
+        """Raises UserError where a pattern matches no parameter, or all are frozen."""
+        refuse_idle(params, self.freeze, 'config.freeze')
+        refuse_idle(params, [pattern for pattern, _ in self.rate_factors], 'config.optimizer.rate_factors')
+        if all(jax.tree.leaves(self.frozen(params))):
+            raise UserError('config.freeze leaves no parameter to train')
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether there is anything that `check` would look at."""
+        return bool(self.freeze or self.rate_factors)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
+    """With momentum and coupled weight decay: decay times the parameter is added to the gradient, as in PyTorch.
+
+    Attributes:
+      momentum: what the running sum of gradients keeps at each update; 0 for none.
+      nesterov: look ahead by one momentum step.
+    """
+    momentum: float = 0.9
+    nesterov: bool = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.momentum < 1:
+            raise UserError(f'config.optimizer.momentum={self.momentum} must be in [0, 1)')
+
+    def _parts(self):
+        momentum = [('momentum', optax.trace(self.momentum, self.nesterov))] if self.momentum else []
+        return self._decay() + momentum
+
+
+# config.optimizer.name -> the optimizer.
+OPTIMIZERS = {'sgd': SGD}
 
 
 def matching(params, patterns: Sequence[str]):
@@ -106,19 +112,17 @@ def refuse_idle(params, patterns: Sequence[str], option: str) -> None:
     """Raises UserError where a pattern matches no parameter."""
     names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise UserError(f"{option}: {pattern!r} must be a pattern, such as 'layer1/*'")
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(f'{option}: {pattern!r} matches no parameter; such paths there are: '
                             f'{", ".join(dict.fromkeys(name.split("/")[0] + "/*" for name in names))}, and in full '
                             f'{names[0]}')
 
 
-def _factor(pair) -> tuple[str, float]:
+def _check_factor(pair) -> None:
     try:
         pattern, factor = pair
         if isinstance(pattern, str) and factor >= 0:
-            return pattern, factor
+            return
     except (TypeError, ValueError):
         pass
     raise UserError(f"config.optimizer.rate_factors: {pair!r} must be a (pattern, factor), such as ('fc/*', 10.0)")

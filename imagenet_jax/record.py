@@ -1,8 +1,13 @@
-"""config.json: what a run was asked to do and on what, written at its start and held against each later start."""
+"""config.json: what a run was asked to do and on what, written at its start and held against each later start.
+
+What runs of earlier versions wrote is read too: `upgrade` makes today's form of their config, `upgrade_state` of their
+checkpoints' arrays.
+"""
 
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ from imagenet_jax.errors import UserError
 log = logging.getLogger(__name__)
 
 # A later start may not change these: they decide the arrays, which images step t consumes, or what a score means.
-_FIXED = ('model', 'loss', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name',
+_FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'data.train_split', 'optimizer.name',
           'run.train_examples', 'run.class_names')
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
@@ -40,14 +45,29 @@ def write(workdir: Path, record: dict) -> None:
 
 
 def read(workdir: Path) -> dict | None:
-    """The record of an earlier start, None where there was none."""
+    """The record of an earlier start, in today's form; None where there was none."""
     path = Path(workdir) / 'config.json'
     try:
-        return json.loads(path.read_text())
+        return upgrade(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}); mend it, or move it away to resume unchecked') from error
+
+
+def upgrade(entry: dict) -> dict:
+    """Version 0.1 had `loss` as a name, or before that none, and label_smoothing at the top level."""
+    if 'model' not in entry or isinstance(entry.get('loss'), dict):
+        return entry
+    smoothing = entry.get('label_smoothing', 0.0)
+    loss = {'name': entry.get('loss', 'softmax'), 'smoothing': smoothing}
+    return {name: value for name, value in entry.items() if name != 'label_smoothing'} | {'loss': loss}
+
+
+def upgrade_state(name: str) -> str:
+    """Today's name of an array in a checkpoint of version 0.1, whose optimizer numbered its parts and the updates."""
+    name = re.sub(r'^opt_state/\d+/count$', 'updates', name)
+    return re.sub(r'^opt_state/\d+/trace/', 'opt_state/momentum/trace/', name)
 
 
 def check_resumable(workdir: Path, record: dict) -> None:
@@ -59,8 +79,7 @@ def check_resumable(workdir: Path, record: dict) -> None:
     earlier = read(workdir)
     if earlier is None:
         return
-    # Runs from before config.loss had what it defaults to.
-    before, now = {'loss': 'softmax'} | flatten(earlier), flatten(json.loads(json.dumps(record)))
+    before, now = _resolved(earlier), _resolved(json.loads(json.dumps(record)))
     changes = {name: (before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys())
                if before.get(name) != now.get(name) and not _under(name, _FREE)}
     refused = [f'  config.{name}: was {old!r}, now {new!r}' for name, (old, new) in changes.items()
@@ -70,6 +89,13 @@ def check_resumable(workdir: Path, record: dict) -> None:
                                    'use another --workdir, or the earlier values']))
     for name, (old, new) in changes.items():
         log.info('resuming with config.%s=%r, which was %r', name, new, old)
+
+
+def _resolved(entry: dict) -> dict[str, Any]:
+    """Flat, and with the dtype that was computed in where the config names none."""
+    flat = flatten(entry)
+    dtype = flat.pop('run.dtype', None)
+    return flat | ({'model.dtype': flat.get('model.dtype') or dtype} if dtype else {})
 
 
 def _under(name: str, prefixes: tuple[str, ...]) -> bool:

@@ -75,14 +75,15 @@ def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
 
 
 def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
-    options, start = experiment.options, int(state.step)
-    if start >= experiment.steps:
-        log.info('nothing to do: the run is at step %d, and the config asks for %d', start, experiment.steps)
+    options, every, start = experiment.options, experiment.every, int(state.step)
+    if start >= experiment.steps or experiment.is_stale(state):
+        log.info('nothing to do: the run is at step %d of %d%s', start, experiment.steps, _why_stale(experiment, state))
+        return {}
     batches = experiment.train_batches(start)
     stack.callback(batches.close)
     progress = Progress(start, experiment.steps, writer is not None)
     stack.callback(progress.close)
-    meter, bad, result = Meter(options.batch_size), experiment.data.bad_samples(experiment.data.train), {}
+    meter, bad, row = Meter(options.batch_size), experiment.bad_samples, {}
     for at in range(start + 1, experiment.steps + 1):
         host_batch, batch = next(batches)
         bad.check(host_batch)
@@ -95,34 +96,46 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
         if at == start + 1:
             meter.pause()
             log.info('compiled and made in %.1f s', time.perf_counter() - began)
-        row, evaluating = {}, _due(experiment, at, options.eval_epochs, options.eval_steps)
-        if evaluating or _due(experiment, at, 0, options.log_steps):
-            row = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
+        numbers, evaluating = {}, every.evaluate.due(at)
+        if evaluating or every.log.due(at):
+            numbers = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:
-            result, confusion = experiment.evaluate(state)
-            row |= result
-            if writer and confusion is not None and _due(experiment, at, options.confusion_epochs):
-                writer.write_image(at, 'eval/confusion',
-                                   confusion_image(confusion, experiment.data.test.class_names))
-        if row and writer:
-            writer.write(at, row)
-        if row:
-            progress.show(at, row)
-        signal = stop.agreed(at)
-        if evaluating or signal or at == experiment.steps or _due(experiment, at, 0, options.checkpoint_steps):
+            state, row = _evaluate(experiment, state, writer, at)
+        _tell(at, numbers | row if evaluating else numbers, writer, progress)
+        signal, stale = stop.agreed(at), evaluating and experiment.is_stale(state)
+        if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
             meter.pause()
-            checkpoints.save(state, result[experiment.score] if evaluating else None)
+            checkpoints.save(state, row[f'eval/{experiment.task.score}'] if evaluating else None)
         if signal:
             raise runtime.Stopped(signal)
+        if stale:
+            log.info('step %d ends the run%s', at, _why_stale(experiment, state))
+            break
         meter.resume()
-    return result
+    return row
 
 
-def _due(experiment, at: int, epochs: float, steps: int = 0) -> bool:
-    """Whether a multiple of `steps`, or where 0 of `epochs`, was passed at this step. 0 of both is never."""
-    every = steps or epochs * experiment.steps_per_epoch
-    return bool(every) and (at == experiment.steps or at // every > (at - 1) // every)
+def _evaluate(experiment, state, writer, at: int) -> tuple:
+    """(the state, aware of it, the row)"""
+    row, result = experiment.evaluate(state)
+    if writer and result.confusion is not None and experiment.every.confusion.due(at):
+        writer.write_image(at, 'eval/confusion', confusion_image(result.confusion, experiment.test.class_names))
+    return experiment.judge(state, row), row
+
+
+def _tell(at: int, row: dict, writer, progress) -> None:
+    if row and writer:
+        writer.write(at, row)
+    if row:
+        progress.show(at, row)
+
+
+def _why_stale(experiment, state) -> str:
+    if not experiment.is_stale(state):
+        return ''
+    return (f': {int(state.watch.stale)} evaluations in a row brought no better {experiment.task.score} than '
+            f'{float(state.watch.best):.4f} (config.stop_after)')
 
 
 def _describe_start(experiment, state, batch, writer, at) -> None:

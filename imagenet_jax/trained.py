@@ -1,6 +1,5 @@
 """A trained model as its folder has it, ready to use: weights, view of an image, class names."""
 
-import copy
 import dataclasses
 import logging
 import os
@@ -12,13 +11,14 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from imagenet_jax import models, record, weights
+from imagenet_jax import models, record, runtime, weights
 from imagenet_jax.augment.device import Normalize
 from imagenet_jax.augment.host import DecodeError, EvalTransform
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.errors import UserError
-from imagenet_jax.options import apply
+from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
+from imagenet_jax.task import TASKS, Task
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Trained:
       model, variables: for `model.apply`; {'params', 'batch_stats'} are numpy arrays.
       view: encoded image -> uint8 pixels, on the host.
       normalize: uint8 batch -> what the model takes, on the device.
-      loss: what it was trained with, 'softmax' or 'sigmoid'.
+      task: what it was trained for.
       class_names: in the order of the model's outputs; () where unknown.
       entry: config.json.
     """
@@ -42,7 +42,7 @@ class Trained:
     variables: dict
     view: EvalTransform
     normalize: Normalize
-    loss: str
+    task: Task
     class_names: tuple[str, ...]
     entry: Mapping
 
@@ -62,12 +62,15 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     """
     options, variables = load_variables(folder, best=best, ema=ema)
     entry = record.read(folder)
+    if 'dtype' in entry['model']:  # a run's, where it may be unset; an import's weights are float32
+        options = {'dtype': runtime.default_dtype()} | options
     model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
     weights.refuse_misfit(model, variables)
     return Trained(
         model, variables, apply(EvalTransform, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
-        entry.get('loss', 'softmax'), tuple(entry.get('run', {}).get('class_names', ())), entry)
+        create(TASKS, entry.get('loss', {'name': 'softmax'}), 'loss'),
+        tuple(entry.get('run', {}).get('class_names', ())), entry)
 
 
 def renumber(source: Source, class_names: Sequence[str], num_classes: int) -> Source:
@@ -106,31 +109,18 @@ def renumber(source: Source, class_names: Sequence[str], num_classes: int) -> So
     places = np.array([place[name] for name in theirs])
     log.info("labels are renumbered by class name: %d of the model's %d classes, %d of them under another number",
              len(theirs), len(ours), np.count_nonzero(places != np.arange(len(places))))
-    return _with_labels(source, places, ours, num_classes)
+    return source.renumbered(places, ours, num_classes)
 
 
 def _refuse_labels(source, count: int, why: str) -> None:
-    labels = source.labels
-    found = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-    if found > count or (labels.ndim == 2 and found != count):
+    found = source.num_labels
+    if found > count or (source.multi_label and found != count):
         raise UserError(f'the data has labels up to {found - 1}, and {why}')
-
-
-def _with_labels(source, places, class_names, num_classes) -> Source:
-    changed = copy.copy(source)
-    changed.class_names = class_names
-    if source.labels.ndim == 1:
-        changed.labels = places[source.labels].astype(np.int32)
-    else:
-        changed.labels = np.full((len(source), num_classes), np.nan, np.float32)
-        changed.labels[:, places] = source.labels
-    return changed
 
 
 def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterator[tuple[Path, np.ndarray | str]]:
     """Each file with its classes' probabilities, float32 (K,), or with the reason why there are none."""
-    activation = jax.nn.softmax if trained.loss == 'softmax' else jax.nn.sigmoid
-    apply_model = jax.jit(lambda variables, images: activation(
+    apply_model = jax.jit(lambda variables, images: trained.task.probabilities(
         trained.model.apply(variables, trained.normalize(images), train=False)))
     variables = jax.device_put(trained.variables)
     batch = np.zeros((batch_size, trained.view.size, trained.view.size, 3), np.uint8)

@@ -5,16 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from imagenet_jax import models, optim, record, step
+from imagenet_jax import models, record, step
 from imagenet_jax.checkpoint import Checkpoints, load_variables, save_variables
 from imagenet_jax.errors import UserError
+from imagenet_jax.optim import SGD
+from imagenet_jax.task import Softmax
 
 
 @pytest.fixture(scope='module')
 def state():
-    model = models.create('resnet8_cifar')
-    optimizer = optim.create(optim.schedule(0.1, 8, 10, 5.0, name='constant', warmup_epochs=0))
-    return step.create_state(model, optimizer, step.make_mesh(jax.devices()[:2]), seed=0, image_size=8, ema=True)
+    return step.TrainStep(
+        model=models.create('resnet8_cifar'), optimizer=SGD(), schedule=lambda updates: 0.1, task=Softmax(),
+        normalize=lambda images: images, mesh=step.make_mesh(jax.devices()[:2]), ema_decay=0.9).init(0, 8)
 
 
 def abstract(state):
@@ -183,10 +185,10 @@ def test_earlier_folders_are_understood(run, state, tmp_path):
     for file in (run / 'checkpoints').glob('*/evaluation/metadata'):
         file.write_text(file.read_text().replace('score', 'top1'))
     assert_equal(load_variables(run, best=True)[1], at(state, 1).variables)
-    record.write(tmp_path, {'seed': 0})
-    record.check_resumable(tmp_path, {'seed': 0, 'loss': 'softmax'})
-    with pytest.raises(UserError, match=r"config\.loss: was 'softmax', now 'sigmoid'"):
-        record.check_resumable(tmp_path, {'seed': 0, 'loss': 'sigmoid'})
+    record.write(tmp_path, {'model': {}, 'seed': 0})
+    record.check_resumable(tmp_path, {'model': {}, 'seed': 0, 'loss': {'name': 'softmax', 'smoothing': 0.0}})
+    with pytest.raises(UserError, match=r"config\.loss\.name: was 'softmax', now 'sigmoid'"):
+        record.check_resumable(tmp_path, {'model': {}, 'seed': 0, 'loss': {'name': 'sigmoid', 'smoothing': 0.0}})
 
 
 def test_load_variables_refuses(run, state):

@@ -12,10 +12,12 @@ from runs import run, saved
 from test_options import refused, small
 from test_step import assert_trees_equal, batch
 
-from imagenet_jax import finetune, models, optim, step, weights
+from imagenet_jax import finetune, models, step, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.resnet_cifar import CifarResNet
+from imagenet_jax.optim import SGD
+from imagenet_jax.task import Softmax
 
 
 def flat(tree):
@@ -47,15 +49,19 @@ def test_same_classes_load_whole(given, kind):
     assert_trees_equal(finetune.load(str(folder if kind == 'run' else file), model), variables)
 
 
+def make_step(model, optimizer=SGD(), **options):
+    return step.TrainStep(model=model, optimizer=optimizer, schedule=lambda updates: 0.1, task=Softmax(),
+                          normalize=lambda x: x / 128.0 - 1, mesh=step.make_mesh(jax.devices()[:1]), **options)
+
+
 @pytest.mark.parametrize(('kind', 'classes'), [('run', 3), ('file', 100)])
 def test_other_classes_get_a_new_head(given, kind, classes):
     _, variables, folder, file = given
     model = models.create('resnet8_cifar', num_classes=classes)
     loaded = finetune.load(str(folder if kind == 'run' else file), model)
     assert flat(variables).keys() - flat(loaded).keys() == {'params/linear/kernel', 'params/linear/bias'}
-    optimizer = optim.create(optax.constant_schedule(0.1))
-    state = step.create_state(model, optimizer, step.make_mesh(), seed=1, image_size=32, ema=True, loaded=loaded)
-    fresh = step.create_state(model, optimizer, step.make_mesh(), seed=1, image_size=32)
+    train_step = make_step(model, ema_decay=0.9)
+    state, fresh = train_step.init(1, 32, loaded), train_step.init(1, 32)
     for collection in (state.params, state.ema['params']):
         for name, value in flat(collection).items():
             expected = flat(fresh.params)[name] if name.startswith('linear') else flat(variables['params'])[name]
@@ -98,10 +104,8 @@ class Training:
 
     def __init__(self, freeze=(), decay=0.01):
         self.model = CifarResNet(depth=1, num_classes=4)
-        self.optimizer = optim.create(optax.constant_schedule(0.1), freeze=freeze, weight_decay=decay)
-        mesh = step.make_mesh(jax.devices()[:1])
-        self.state = step.create_state(self.model, self.optimizer, mesh, seed=0, image_size=8)
-        self.step = step.make_train_step(self.model, self.optimizer, lambda x: x / 128.0 - 1, mesh, freeze=freeze)
+        self.step = make_step(self.model, SGD(freeze=freeze, weight_decay=decay))
+        self.state = self.step.init(0, 8)
 
     def changes(self, steps=1):
         """Array name -> how far it went, largest absolute difference."""
@@ -136,23 +140,23 @@ def test_a_frozen_norm_normalises_by_its_running_statistics():
 
 def test_frozen_parameters_cost_no_backward_pass():
     def flops(training):
-        return training.step.lower(training.state, batch()).compile().cost_analysis()['flops']
+        return training.step.compiled.lower(training.state, batch()).compile().cost_analysis()['flops']
     assert flops(Training(('conv1/*', 'bn1/*', 'layer*'))) < 0.5 * flops(Training())
 
 
 def test_rate_factors():
     params = {name: {'kernel': jnp.ones(2), 'bias': jnp.ones(2)} for name in ('conv1', 'layer1', 'linear')}
     factors = ('linear/bias', 5.0), ('linear/*', 10.0), ('layer1/*', 0.0)
-    optimizer = optim.create(optax.constant_schedule(0.1), weight_decay=0.5, momentum=0.0, rate_factors=factors)
-    updates, _ = optimizer.transform.update(params, optimizer.transform.init(params), params)
+    optimizer = SGD(weight_decay=0.5, momentum=0.0, rate_factors=factors)
+    direction, _ = optimizer.direction(params, optimizer.init(params), params)
     for name, factor in {'linear/bias': 5, 'linear/kernel': 10, 'layer1/kernel': 0, 'conv1/kernel': 1}.items():
-        np.testing.assert_allclose(flat(updates)[name], -0.15 * factor, rtol=1e-6)  # of the decay too
+        np.testing.assert_allclose(flat(direction)[name], 1.5 * factor, rtol=1e-6)  # of the decay too
 
 
 @pytest.mark.parametrize('pair', ['fc/*', ('fc/*',), ('fc/*', -1.0), (3, 1.0), ('fc/*', 'fast')])
 def test_wrong_rate_factors(pair):
     with pytest.raises(UserError, match=r'rate_factors: .* must be a \(pattern, factor\)'):
-        optim.create(optax.constant_schedule(0.1), rate_factors=(pair,))
+        SGD(rate_factors=(pair,))
 
 
 # --- as its user calls it

@@ -19,7 +19,7 @@ from fixtures_images import class_tree, flip_bit, image_folder, jpeg, parquet_fi
 from imagenet_jax import sources
 from imagenet_jax.augment.host import EvalTransform, TrainTransform
 from imagenet_jax.errors import UserError
-from imagenet_jax.input_pipeline import BadSamples, Workers, eval_batches, synthetic_batches, to_devices, train_batches
+from imagenet_jax.input_pipeline import BadSamples, Workers, drawn_batches, eval_batches, to_devices, train_batches
 from imagenet_jax.step import make_mesh
 
 AUGMENT, VIEW = TrainTransform(8, crop='pad', pad=2, color_jitter=0.4), EvalTransform(8, 9)
@@ -422,7 +422,7 @@ def test_closing_the_device_iterator_closes_the_one_below(good):
 
 def synthetic(count, seed=0, start=0, devices=1):
     source = sources.create('synthetic', '', 'train', 5, 4, num_examples=10)
-    return take(synthetic_batches(source, 64, seed, make_mesh(jax.devices()[:devices]), start), count)
+    return take(drawn_batches(source, 64, seed, make_mesh(jax.devices()[:devices]), start), count)
 
 
 def test_synthetic_batches_are_made_on_the_devices():

@@ -8,10 +8,11 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from sklearn.datasets import load_sample_images
 
-from imagenet_jax import losses, models
+from imagenet_jax import models
 from imagenet_jax.augment.device import Normalize
 
 pytestmark = pytest.mark.numerics
@@ -72,7 +73,7 @@ def started(request):
     def loss_fn(params):
         logits, updated = model.apply({'params': params, 'batch_stats': stats}, images, train=True,
                                       mutable=['batch_stats'])
-        return losses.cross_entropy(logits, labels).mean(), updated.get('batch_stats', {})
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated.get('batch_stats', {})
 
     step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     (loss, stats), gradients = jax.device_get(step(params))

@@ -5,16 +5,16 @@ import pytest
 from fixtures_images import encode, image_folder
 from fixtures_layouts import thing
 from runs import contents, rows, run, saved
-from test_evaluate import batch as eval_batch
-from test_evaluate import make
+from test_evaluation import batch as eval_batch
+from test_evaluation import make
 from test_step import CLASSES, Run, Tiny, batch, relative_difference
 
 from configs import common
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluate import evaluate
+from imagenet_jax.evaluation import measure
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.losses import accuracy, sigmoid_cross_entropy
 from imagenet_jax.metrics import average_precision
+from imagenet_jax.task import Sigmoid
 
 # --- average precision
 
@@ -83,7 +83,7 @@ def with_labels(seed=0):
 
 
 def test_eight_devices_train_as_one():
-    runs = [Run(Tiny(norm='sync'), devices, rate=0.001, loss='sigmoid', label_smoothing=0.1) for devices in (1, 8)]
+    runs = [Run(Tiny(norm='sync'), devices, rate=0.001, task=Sigmoid(smoothing=0.1)) for devices in (1, 8)]
     start = runs[0].host()
     for seed in range(5):
         one, eight = (run.step(with_labels(seed)) for run in runs)
@@ -93,12 +93,12 @@ def test_eight_devices_train_as_one():
     assert relative_difference(one.params, start.params) > 1e-5
 
 
-def test_metrics_are_those_of_the_losses_module():
-    run, data = Run(Tiny(norm='none'), loss='sigmoid'), with_labels()
+def test_metrics_are_those_of_the_task():
+    run, data = Run(Tiny(norm='none'), task=Sigmoid()), with_labels()
     logits = Tiny(norm='none').apply({'params': run.host().params}, data['image'] / 128.0 - 1, train=True)
     metrics = run.step(data)
-    assert metrics['loss'] == pytest.approx(float(sigmoid_cross_entropy(logits, data['label']).mean()), rel=1e-5)
-    assert metrics['accuracy'] == pytest.approx(float(accuracy(logits, data['label']).mean()), rel=1e-6)
+    assert metrics['loss'] == pytest.approx(float(Sigmoid().loss(logits, data['label']).mean()), rel=1e-5)
+    assert metrics['accuracy'] == pytest.approx(float(Sigmoid().accuracy(logits, data['label']).mean()), rel=1e-6)
 
 
 def split(scores, labels, size, bad=()):
@@ -116,20 +116,21 @@ def test_evaluation_of_the_whole_split(devices):
     scores, labels = drawn(37, 6)
     labels[:, 2] = 0  # a class without images
     scores[4, 1] = np.nan
-    result = evaluate(make(devices, loss='sigmoid'), {}, split(scores, labels, 16, bad=[0, 20]), 37)
+    result = measure(make(devices, Sigmoid()), Sigmoid(), {}, split(scores, labels, 16, bad=[0, 20]), 37)
     worst = np.where(np.isin(np.arange(37), [0, 20])[:, None], -np.inf, scores)
     expected = np.nanmean(average_precision(worst, labels))
-    assert result['mean_average_precision'] == pytest.approx(expected)
-    assert result['mean_average_precision'] != pytest.approx(np.nanmean(average_precision(scores, labels)))
-    assert result['average_precision'].shape == (scores.shape[1],)
-    assert result.keys() == {'mean_average_precision', 'average_precision', 'loss', 'bad_samples'}
-    assert result['bad_samples'] == 2 and not np.isfinite(result['loss'])
+    assert result.scalars['mean_average_precision'] == pytest.approx(expected)
+    assert result.scalars['mean_average_precision'] != pytest.approx(np.nanmean(average_precision(scores, labels)))
+    assert result.scalars.keys() == {'mean_average_precision', 'loss', 'bad_samples'}
+    assert result.scalars['bad_samples'] == 2 and not np.isfinite(result.scalars['loss'])
+    np.testing.assert_array_equal(result.per_class['average_precision'], average_precision(worst, labels))
+    assert result.confusion is None
 
 
 def test_evaluation_loss():
     scores, labels = drawn(20, 6)
-    result = evaluate(make(2, loss='sigmoid'), {}, split(scores, labels, 8), 20)
-    assert result['loss'] == pytest.approx(float(sigmoid_cross_entropy(scores, labels).mean()))
+    result = measure(make(2, Sigmoid()), Sigmoid(), {}, split(scores, labels, 8), 20)
+    assert result.scalars['loss'] == pytest.approx(float(Sigmoid().loss(scores, labels).mean()))
 
 
 # --- whole runs
@@ -157,7 +158,7 @@ def voc(root, count=96):
 def arguments(path):
     return ('--config', 'configs/digits.py', '--config.model.name=resnet8_cifar',
             '--config.data.format=voc', f'--config.data.path={path}', '--config.data.labels=all',
-            '--config.data.eval_split=val', '--config.loss=sigmoid', '--config.model.num_classes=20',
+            '--config.data.eval_split=val', '--config.loss.name=sigmoid', '--config.model.num_classes=20',
             '--config.augment.size=8', '--config.augment.pad=1', '--config.eval.size=8', '--config.eval.resize=8',
             '--config.batch_size=16', '--config.eval_batch_size=32', '--config.epochs=0', '--config.steps=20',
             '--config.schedule.name=constant', '--config.schedule.warmup_epochs=0', '--config.eval_steps=10',
@@ -190,10 +191,10 @@ def config(path, **changes):
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    ({'data.labels': 'all'}, 'set config.loss=sigmoid'),
-    ({'loss': 'sigmoid'}, 'set config.loss=softmax'),
-    ({'loss': 'hinge'}, "unknown config.loss 'hinge'; known: softmax, sigmoid"),
-    ({'loss': 'sigmoid', 'data.labels': 'all', 'data.eval_split': 'empty'}, 'no image of 2 to evaluate on'),
+    ({'data.labels': 'all'}, 'what config.loss.name=sigmoid is for'),
+    ({'loss.name': 'sigmoid'}, 'what config.loss.name=softmax is for'),
+    ({'loss.name': 'hinge'}, "unknown config.loss.name 'hinge'; known: softmax, sigmoid"),
+    ({'loss.name': 'sigmoid', 'data.labels': 'all', 'data.eval_split': 'empty'}, 'none of 2 images is of any class'),
 ])
 def test_labels_and_loss_must_agree(tmp_path, changes, message):
     root = voc(tmp_path)

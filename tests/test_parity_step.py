@@ -5,13 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import test_parity_classic
 from torch_reference import CifarResNet, channels_last, randomise, torch
 
 from imagenet_jax import models, optim, weights
-from imagenet_jax.step import create_state, make_mesh, make_train_step
+from imagenet_jax.step import TrainStep, make_mesh
+from imagenet_jax.task import Softmax
 
 pytestmark = pytest.mark.numerics
 
@@ -45,25 +45,21 @@ def their_steps(reference, images, labels):
 
 def our_steps(model, variables, size, images, labels):
     """As `their_steps`, by PyTorch's names."""
-    optimizer = optim.create(lambda count: RATE, momentum=MOMENTUM, nesterov=True, weight_decay=DECAY)
-    mesh = make_mesh(jax.devices()[:1])
-    state = create_state(model, optimizer, mesh, seed=0, image_size=size)
+    step = TrainStep(
+        model=model, optimizer=optim.SGD(momentum=MOMENTUM, weight_decay=DECAY), schedule=lambda updates: RATE,
+        task=Softmax(smoothing=SMOOTHING), normalize=lambda images: images, mesh=make_mesh(jax.devices()[:1]))
+    state = step.init(0, size)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype('float64')}
     state = state.replace(**jax.tree.map(
         lambda x, drawn: jax.device_put(x.astype(np.float64), drawn.sharding), variables, state.variables))
-    step = make_train_step(model, optimizer, lambda images: images, mesh, label_smoothing=SMOOTHING)
     export = partial(weights.to_torch, model)
     for x, y in zip(images, labels, strict=True):
-        before = jax.tree.map(lambda p, t: DECAY * np.asarray(p) + MOMENTUM * np.asarray(t), state.params, trace(state))
+        trace = state.opt_state['momentum'].trace
+        before = jax.tree.map(lambda p, t: DECAY * np.asarray(p) + MOMENTUM * np.asarray(t), state.params, trace)
         state, metrics = step(state, {'image': channels_last(x), 'label': y.numpy().astype(np.int32)})
         # What momentum has gathered, less what was there before, is the gradient.
-        gradients = jax.tree.map(np.subtract, jax.device_get(trace(state)), before)
+        gradients = jax.tree.map(np.subtract, jax.device_get(state.opt_state['momentum'].trace), before)
         yield metrics['loss'], export({**state.variables, 'params': gradients}), export(state.variables)
-
-
-def trace(state):
-    """What momentum has gathered."""
-    return next(part.trace for part in state.opt_state if isinstance(part, optax.TraceState))
 
 
 @pytest.mark.parametrize(('name', 'size', 'build'), [

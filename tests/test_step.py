@@ -11,8 +11,10 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imagenet_jax import losses, optim, step
+from imagenet_jax import optim, step
 from imagenet_jax.models.layers import FLOAT32, Layers
+from imagenet_jax.schedules import Plateau
+from imagenet_jax.task import Softmax
 
 pytestmark = pytest.mark.numerics
 
@@ -66,12 +68,12 @@ def batch(n=16, seed=0, broken=False):
 class Run:
     """A model with its step and state on the first `devices` devices."""
 
-    def __init__(self, model, devices=1, rate=0.1, momentum=0.9, decay=1e-4, **options):
+    def __init__(self, model, devices=1, rate=0.1, momentum=0.9, decay=1e-4, task=Softmax(), **options):
         self.mesh = step.make_mesh(jax.devices()[:devices])
-        optimizer = optim.create(optax.constant_schedule(rate), momentum=momentum, weight_decay=decay)
-        self.state = step.create_state(model, optimizer, self.mesh, seed=0, image_size=SIZE,
-                                       ema=bool(options.get('ema_decay')))
-        self.train_step = step.make_train_step(model, optimizer, preprocess, self.mesh, **options)
+        self.train_step = step.TrainStep(
+            model=model, optimizer=optim.SGD(momentum=momentum, weight_decay=decay), task=task, normalize=preprocess,
+            schedule=rate if callable(rate) else optax.constant_schedule(rate), mesh=self.mesh, **options)
+        self.state = self.train_step.init(0, SIZE)
 
     def step(self, batch):
         """The metrics, as floats."""
@@ -140,7 +142,7 @@ def test_batch_norm_is_of_each_device_and_sync_norm_of_all():
 @pytest.mark.parametrize('accumulation', [1, 2])
 def test_gradients_are_summed_over_devices_in_float32(dtype, accumulation):
     run = Run(Tiny(jnp.dtype(dtype)), devices=8, accumulation=accumulation)
-    program = run.train_step.lower(run.state, batch()).as_text()
+    program = run.train_step.compiled.lower(run.state, batch()).as_text()
     short = {'bfloat16': 'bf16', 'float16': 'f16'}[dtype]
     assert re.search(rf'stablehlo\.convolution.*x{short}>', program)  # what is computed in it
     reduced = re.findall(r'"stablehlo\.all_reduce"\(.*?\}\) : \((.*?)\) -> ', program, re.DOTALL)
@@ -177,7 +179,8 @@ def by_hand(model, state, parts, smoothing=0.0):
 def test_update_by_hand(accumulation, smoothing):
     """With plain descent at rate 1, the parameters move by the mean gradient of the parts."""
     model, data = Tiny(), batch()
-    run = Run(model, rate=1.0, momentum=0.0, decay=0.0, accumulation=accumulation, label_smoothing=smoothing)
+    run = Run(model, rate=1.0, momentum=0.0, decay=0.0, accumulation=accumulation,
+              task=Softmax(smoothing=smoothing))
     before = run.host()
     size = 16 // accumulation
     parts = [jax.tree.map(lambda x, i=i: x[i:i + size], data) for i in range(0, 16, size)]
@@ -199,7 +202,7 @@ def test_accumulated_is_whole_where_no_norm_sees_the_parts(devices):
         assert b == pytest.approx(a, rel=1e-4)
     assert whole.state.batch_stats == {}
     assert relative_difference(parts.host().params, whole.host().params) < 1e-6
-    assert parts.host().opt_state[-1].count == 3
+    assert parts.host().updates == 3
 
 
 def test_learns():
@@ -224,13 +227,12 @@ def test_compiles_once(dtype):
     for seed in range(3):
         run.step(batch(seed=seed, broken=seed == 1))
     assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type, x.sharding), run.state) == before
-    assert run.train_step._cache_size() == 1
+    assert run.train_step.compiled._cache_size() == 1
 
 
 def test_state_is_float32_and_made_from_the_seed():
-    model = Norm(dtype=jnp.dtype('bfloat16'))
-    optimizer = optim.create(optax.constant_schedule(0.1))
-    states = [step.create_state(model, optimizer, step.make_mesh(), seed=seed, image_size=SIZE) for seed in (0, 0, 1)]
+    train_step = Run(Norm(dtype=jnp.dtype('bfloat16')), devices=8).train_step
+    states = [train_step.init(seed, SIZE) for seed in (0, 0, 1)]
     floats = [x for x in jax.tree.leaves(states[0]) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {jnp.dtype('float32')}
     assert all(len(x.sharding.device_set) == 8 and x.is_fully_replicated for x in jax.tree.leaves(states[0]))
@@ -294,7 +296,7 @@ def test_ema_warmup_goes_on_over_steps():
 
 
 def assert_no_update(before, after):
-    for name in ('params', 'batch_stats', 'opt_state', 'ema', 'key'):
+    for name in ('params', 'batch_stats', 'opt_state', 'updates', 'ema', 'slow', 'watch', 'key'):
         assert_trees_equal(getattr(before, name), getattr(after, name))
     assert after.step == before.step + 1
     assert after.bad_steps == before.bad_steps + 1
@@ -313,14 +315,14 @@ def test_a_step_that_is_not_finite_updates_nothing(dtype, accumulation):
     assert (metrics['bad_steps'], metrics['bad_in_a_row']) == (1, 1)
     once = run.host()
     assert_no_update(before, once)
-    assert int(before.opt_state[-1].count) == 1  # so that a count kept is not a count of 0
+    assert before.updates == 1  # so that a count kept is not a count of 0
     run.step(batch(seed=2, broken=True))
     twice = run.host()
     assert_no_update(once, twice)
     metrics = run.step(batch(seed=3))
     after = run.host()
     assert np.isfinite(metrics['loss'])
-    assert (after.step, after.bad_steps, after.bad_in_a_row, after.opt_state[-1].count) == (4, 2, 0, 2)
+    assert (after.step, after.bad_steps, after.bad_in_a_row, after.updates) == (4, 2, 0, 2)
     assert relative_difference(after.params, twice.params) > 0
     scales = [float(s.loss_scale) for s in (before, once, twice, after)]
     start = step.INITIAL_SCALE
@@ -374,9 +376,94 @@ def test_loss_scale_leaves_the_update_alone():
     assert relative_difference(runs[0].host().params, runs[1].host().params) < 1e-4
 
 
-def test_loss_is_that_of_the_losses_module():
+def test_loss_is_that_of_the_task():
     run, data = Run(Tiny(norm='none')), batch()
     logits = Tiny(norm='none').apply({'params': run.host().params}, preprocess(data['image']), train=True)
     metrics = run.step(data)
-    assert metrics['loss'] == pytest.approx(float(losses.cross_entropy(logits, data['label']).mean()), rel=1e-5)
+    loss = Softmax().loss(logits, jnp.eye(CLASSES)[data['label']]).mean()
+    assert metrics['loss'] == pytest.approx(float(loss), rel=1e-5)
     assert metrics['accuracy'] == (np.argmax(logits, -1) == data['label']).mean()
+
+
+# --- the rate, and what evaluations make of it
+
+
+def test_learning_rate_follows_updates_made():
+    run = Run(Tiny(), rate=lambda updates: 0.1 / (1 + updates))
+    rates = [run.step(batch(seed=i, broken=i == 1))['learning_rate'] for i in range(4)]
+    np.testing.assert_allclose(rates, [0.1, 0.05, 0.05, 0.1 / 3], rtol=1e-6)
+
+
+def test_rate_scale_multiplies_the_rate():
+    runs = [Run(Tiny(), rate=0.1), Run(Tiny(), rate=0.2)]
+    runs[1].set(watch=runs[1].state.watch._replace(rate_scale=jnp.float32(0.5)))
+    a, b = (run.step(batch()) for run in runs)
+    assert a == b and a['learning_rate'] == np.float32(0.1)
+    assert_trees_equal(runs[0].host().params, runs[1].host().params)
+
+
+def test_judging_changes_the_watch_alone_and_recompiles_nothing():
+    run = Run(Tiny(), devices=2, rate=Plateau(learning_rate=0.1, batch_size=16, steps=9, steps_per_epoch=9,
+                                              warmup_epochs=0, patience=0, factor=0.5))
+    rates = []
+    for score in (0.5, 0.4, 0.6):
+        rates.append(run.step(batch())['learning_rate'])
+        before = run.host()
+        run.state = run.train_step.judge(run.state, score)
+        assert_trees_equal(before.replace(watch=()), run.host().replace(watch=()))
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.05], rtol=1e-6)
+    assert run.state.watch.best == np.float32(0.6)
+    assert run.train_step.compiled._cache_size() == 1
+
+
+# --- slow weights
+
+
+def test_lookahead_by_hand():
+    """Every second update the slow weights go half the way; a step that is not finite is no update."""
+    plain, run = Run(Tiny(), rate=0.5), Run(Tiny(), rate=0.5, lookahead=step.Lookahead(steps=2, alpha=0.5))
+    slow, updates = run.host().params, 0
+    for i in range(6):
+        plain.set(params=run.host().params, batch_stats=run.host().batch_stats, opt_state=run.host().opt_state)
+        plain.step(batch(seed=i))
+        if i == 2:
+            run.step(batch(seed=i, broken=True))
+            continue
+        run.step(batch(seed=i))
+        updates += 1
+        expected = plain.host().params
+        if updates % 2 == 0:
+            slow = expected = jax.tree.map(lambda s, p: s + 0.5 * (p - s), slow, expected)
+        assert_trees_close(run.host().params, expected, rtol=1e-5, atol=1e-6)
+        assert_trees_close(run.host().slow, slow, rtol=1e-5, atol=1e-6)
+    assert updates == run.state.updates == 5
+
+
+# --- streams of random numbers
+
+
+class Draws(nn.Module):
+    """Answers what each stream gives, as a constant that a loss of the classifier's bias can be read from."""
+    dtype: jnp.dtype = FLOAT32
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        bias = self.param('bias', nn.initializers.zeros, (CLASSES,))
+        seen = self.variable('batch_stats', 'seen', jnp.zeros, (len(step.MODEL_STREAMS),))
+        if train:
+            seen.value = jnp.stack([jax.random.uniform(self.scope.rngs[name].rng) for name in step.MODEL_STREAMS])
+        return jnp.zeros((len(images), CLASSES)) + bias
+
+
+def test_streams_are_fixed():
+    """Each is its own fold of the step's key: by its number, then the device, then the part."""
+    run = Run(Draws(), rate=0.0)
+    for at in range(2):
+        run.step(batch(seed=at))
+        key = jax.random.fold_in(jax.random.key(0), at)
+        expected = []
+        for number in (0, 1, 2):  # dropout, drop_path, drop_block: for good
+            stream = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), 0), 0)
+            expected.append(jax.random.uniform(stream))
+        np.testing.assert_array_equal(run.state.batch_stats['seen'], np.array(expected))
+    assert step.STREAMS == {'dropout': 0, 'drop_path': 1, 'drop_block': 2, 'mix': 3, 'erase': 4}

@@ -50,7 +50,7 @@ def test_bad_steps_are_shown_and_survived(tmp_path):
 
 def test_float16_and_accumulation_and_ema(tmp_path):
     run(tmp_path, '--config.model.dtype=float16', '--config.accumulation=2', '--config.ema_decay=0.9',
-        '--config.label_smoothing=0.1', '--config.steps=23', '--config.data.threads=2')
+        '--config.loss.smoothing=0.1', '--config.steps=23', '--config.data.threads=2')
     last = rows(tmp_path)[-1]
     assert last['train/loss_scale'] == 2.0**(16 - last['train/bad_steps'])  # halved at each overflow
     assert 0 <= last['eval/ema_top1'] <= last['eval/ema_top5'] <= 1

@@ -9,11 +9,11 @@
 with the run's by class name; a name that the model does not know is refused. An unreadable image counts as wrong.
 """
 
-import contextlib
 import json
 import logging
 import math
 import sys
+from functools import partial
 
 import jax
 from jax.sharding import NamedSharding
@@ -21,11 +21,14 @@ from jax.sharding import PartitionSpec as P
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from imagenet_jax import input_pipeline, sources, step
+from imagenet_jax import data as data_section
+from imagenet_jax import sources, step
 from imagenet_jax.commands import checkpoint, data_set
+from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluate import evaluate
+from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.options import apply, key_value
+from imagenet_jax.task import Result
 from imagenet_jax.trained import Trained, renumber
 
 
@@ -43,22 +46,27 @@ def main() -> None:
 
 def _evaluate(arguments) -> None:
     trained = checkpoint.load(arguments)
-    section = _section(arguments, trained)
-    source, workers, bad = apply(_open, section, 'data', trained=trained)
-    result = _measure(trained, source, workers, bad, arguments.batch_size)
+    data = apply(data_section.read, _section(arguments, trained), 'data')
+    source = _open(data, trained)
+    result = _measure(trained, source, data, arguments.batch_size)
+    names = trained.class_names or range(trained.model.num_classes)
+    per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
+                 for measure, values in result.per_class.items()}
     if arguments.json:
-        where = {'checkpoint': str(arguments.checkpoint), 'format': section['format'], 'path': section['path'],
-                 'split': section['eval_split']}
-        print(json.dumps(where | {name: _finite(value) for name, value in result.items()}, indent=2))
+        where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path,
+                 'split': data.eval_split, 'images': len(source)}
+        print(json.dumps(where | {name: _finite(value) for name, value in (result.scalars | per_class).items()},
+                         indent=2))
         return
-    names = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
-    print(f'{section["path"] or section["format"]}, split {section["eval_split"]!r}: {result["images"]:,} images, '
-          f'{result["bad_samples"]:,} unreadable')
-    for key, name in names.items():
-        if key in result:
-            print(f'{name:22} {result[key]:.4f}')
-    for name, value in result.get('average_precision', {}).items():
-        print(f'  {name:20} {value:.4f}')
+    titles = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
+    print(f'{data.path or data.format}, split {data.eval_split!r}: {len(source):,} images, '
+          f'{result.scalars["bad_samples"]:,} unreadable')
+    for name, title in titles.items():
+        if name in result.scalars:
+            print(f'{title:22} {result.scalars[name]:.4f}')
+    for values in per_class.values():
+        for name, value in values.items():
+            print(f'  {name:20} {value:.4f}')
 
 
 def _finite(value):
@@ -80,38 +88,25 @@ def _section(arguments, trained: Trained) -> dict:
         return trained.entry['data'] | given
     if arguments.split is None:
         raise UserError('which split? --format needs --split too')
-    return {'format': arguments.format, 'path': ''} | given
+    return {'format': arguments.format} | given
 
 
-def _open(*, trained: Trained, format: str, path: str, eval_split: str, train_split: str = '', processes: int = 0,
-          threads: int = 0, on_error: str = 'skip', max_bad_fraction: float = 0.1, **options):
-    """(source in the model's order, workers, bad samples) of the section `data`. Raises UserError."""
-    del train_split
+def _open(data: Data, trained: Trained) -> sources.Source:
+    """The split, its labels in the model's order. Raises UserError."""
     classes = trained.model.num_classes
-    source = sources.create(format, path, eval_split, classes if format == 'synthetic' else None, trained.view.size,
-                            **options)
-    kind = 'sigmoid' if source.labels.ndim == 2 else 'softmax'
-    if kind != trained.loss:
-        several, one = 'may have several classes', 'has one class'
-        raise UserError(f'an image of the data {several if kind == "sigmoid" else one}, and to the model, trained with '
-                        f'loss {trained.loss}, it {several if trained.loss == "sigmoid" else one}')
-    source = renumber(source, trained.class_names, classes)
-    return (source, input_pipeline.Workers(processes, threads),
-            input_pipeline.BadSamples(source, on_error, max_bad_fraction))
+    # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
+    source = data.open(data.eval_split, classes if data.format == 'synthetic' else None, trained.view.size)
+    trained.task.check(source)
+    return renumber(source, trained.class_names, classes)
 
 
-def _measure(trained: Trained, source, workers, bad, batch_size: int) -> dict:
+def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: int) -> Result:
     mesh, devices = step.make_mesh(), jax.device_count()
-    batch_size = max(1, -(-batch_size // devices)) * devices
-    eval_step = step.make_eval_step(trained.model, trained.normalize, mesh, loss=trained.loss)
+    evaluator = Evaluator(
+        model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
+        batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=mesh,
+        bad_samples=partial(data.bad_samples, source))
     variables = jax.device_put(trained.variables, NamedSharding(mesh, P()))
-    batches = input_pipeline.eval_batches(source, trained.view, batch_size, workers)
-    with (contextlib.closing(input_pipeline.to_devices(batches, mesh)) as pairs,
-          logging_redirect_tqdm([logging.getLogger('imagenet_jax')]),
-          tqdm(pairs, total=-(-len(source) // batch_size), unit='batch', disable=not sys.stderr.isatty()) as shown):
-        result = evaluate(eval_step, variables, shown, len(source), bad.check)
-    result.pop('confusion', None)
-    if 'average_precision' in result:
-        names = trained.class_names or range(trained.model.num_classes)
-        result['average_precision'] = dict(zip(map(str, names), map(float, result['average_precision']), strict=True))
-    return {'images': len(source), **result}
+    show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty())
+    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
+        return evaluator(variables, show)

@@ -73,8 +73,6 @@ def _files(image: Path) -> list[Path]:
 
 def _classes(trained: Trained, probabilities: np.ndarray, top: int) -> list[dict]:
     """The classes to show, likeliest first; those without a name have their number."""
-    order = np.argsort(-probabilities, kind='stable')
-    shown = order[:top] if trained.loss == 'softmax' else order[probabilities[order] > 0.5]
     names = trained.class_names
     return [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
-             'probability': round(float(probabilities[i]), 6)} for i in shown]
+             'probability': round(float(probabilities[i]), 6)} for i in trained.task.likely(probabilities, top)]

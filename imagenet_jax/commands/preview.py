@@ -83,18 +83,19 @@ def _preview(config) -> None:
 def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int]:
     """The split, host batches of it as a run makes them, and how many of them lie before --step."""
     model = apply(models.create, options.model, 'config.model')
-    data, augment, view = open_input(options, model.num_classes)
-    if isinstance(data.train, sources.Synthetic):
-        raise UserError('synthetic batches are made on the device; there is nothing to look at')
+    data, augment, view = open_input(options)
+    train, test = data.open_both(model.num_classes, augment.size)
+    if train.draws:
+        raise UserError(f'batches of {data.format} are made on the device; there is nothing to look at')
     if _SPLIT.value == 'train':
-        return data.train, input_pipeline.train_batches(data.train, augment, options.batch_size, options.seed,
-                                                        _STEP.value, data.workers), 0
-    return data.test, input_pipeline.eval_batches(data.test, view, options.eval_batch_size, data.workers), _STEP.value
+        return train, input_pipeline.train_batches(train, augment, options.batch_size, options.seed, _STEP.value,
+                                                   data.workers), 0
+    return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), _STEP.value
 
 
 def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pair:
     index, bad, seen = int(batch['index'][row]), int(batch['bad'][row]), batch['image'][row]
-    title, key = inspection.class_of(source.labels[index], names), source.key(index)
+    title, key = inspection.class_of(source, index, names), source.key(index)
     if bad == index:
         return Pair(seen, seen, title, f'unreadable: {key}')
     stored = decode(source.image(index))

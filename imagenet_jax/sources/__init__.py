@@ -55,8 +55,10 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
         raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(copies)}; keep one of them there')
     if _SOURCES[format].on_disk and format not in present and present:
         raise UserError(f'{path} holds split {split!r} as {present[0]}, not as {format}: set data.format={present[0]}')
-    given = {'num_classes': num_classes, 'size': size} if _SOURCES[format] is Synthetic else {}
-    source = option_lib.apply(_SOURCES[format], options, 'config.data', path=path, split=split, **given)
+    made = {'num_classes': num_classes, 'size': size}  # for a source that makes its images
+    given = {name: value for name, value in made.items() if name in option_lib.reads(_SOURCES[format])}
+    source = option_lib.create(_SOURCES, {'format': format, **options}, 'config.data', key='format', path=path,
+                               split=split, **given)
     if not len(source):
         raise UserError(f'{path}: split {split!r} is empty')
     _check_labels(source, path, split, num_classes)
@@ -64,8 +66,8 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
 
 
 def _check_labels(source: Source, path: str, split: str, num_classes: int | None):
-    if source.labels.ndim == 2:
-        classes = source.labels.shape[1]
+    if source.multi_label:
+        classes = source.num_labels
         if num_classes not in (None, classes):
             raise UserError(f'{path}, split {split!r}, has {classes} labels an image, not {num_classes}: '
                             f'set config.model.num_classes={classes}')
@@ -75,10 +77,10 @@ def _check_labels(source: Source, path: str, split: str, num_classes: int | None
                             f'first {source.key(int(bad.argmax()))}')
         return
     if num_classes is None:
-        num_classes = min(max(len(source.class_names), int(source.labels.max()) + 1), _MOST_CLASSES)
+        num_classes = min(max(len(source.class_names), source.num_labels), _MOST_CLASSES)
     bad = (source.labels < 0) | (source.labels >= num_classes)
     if bad.any():
-        first, classes = int(bad.argmax()), len(source.class_names) or source.labels.max() + 1
+        first, classes = int(bad.argmax()), len(source.class_names) or source.num_labels
         raise UserError(
             f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first '
             f'{source.labels[first]} at {source.key(first)}; the data has {classes} classes: '

@@ -1,6 +1,7 @@
 """What every layout answers."""
 
 import abc
+import copy
 import os
 import stat
 from collections.abc import Sequence
@@ -18,11 +19,13 @@ class Source(abc.ABC):
       class_names: one a class, in label order; empty where the layout has none.
       on_disk: False where no path has to be given.
       refers: True where the layout only names images, which may lie beside it in another layout.
+      draws: True where training batches are drawn on the devices, by `draw(key, batch_size)`, and not read.
     """
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
     on_disk = True
     refers = False
+    draws = False
 
     @classmethod
     def is_at(cls, path: str, split: str) -> bool:
@@ -37,12 +40,44 @@ class Source(abc.ABC):
     def key(self, index: int) -> str:
         """A name for messages and lists, the same in every run."""
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several classes: the one place that looks at the rank of labels is this class."""
+        return self.labels.ndim == 2
+
+    @property
+    def num_labels(self) -> int:
+        """Classes that the labels count, from 0 to the highest that there is; named or not."""
+        return self.labels.shape[1] if self.multi_label else int(self.labels.max()) + 1
+
+    def class_counts(self, num_classes: int) -> np.ndarray:
+        """int (num_classes,): images of each class; one of several classes counts in each."""
+        if self.multi_label:
+            return np.nansum(self.labels, axis=0).astype(int)
+        return np.bincount(self.labels, minlength=num_classes)
+
+    def classes_of(self, index: int) -> np.ndarray:
+        """Numbers of the classes that an image has."""
+        label = self.labels[index]
+        return np.flatnonzero(label == 1) if self.multi_label else np.array([label])
+
+    def renumbered(self, places: np.ndarray, class_names: tuple[str, ...], num_classes: int) -> 'Source':
+        """The same images, class i now places[i] of num_classes; of several labels, those nobody took are NaN."""
+        changed = copy.copy(self)
+        changed.class_names = class_names
+        if self.multi_label:
+            changed.labels = np.full((len(self), num_classes), np.nan, np.float32)
+            changed.labels[:, places] = self.labels
+        else:
+            changed.labels = places[self.labels].astype(np.int32)
+        return changed
+
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict:
         label = self.labels[index]
-        return {'image': self.image(index), 'label': label if label.ndim else int(label), 'key': self.key(index)}
+        return {'image': self.image(index), 'label': label if self.multi_label else int(label), 'key': self.key(index)}
 
 
 class Files(Source):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from imagenet_jax import step
-from imagenet_jax.evaluate import evaluate
-from imagenet_jax.losses import cross_entropy
+from imagenet_jax.evaluation import make_eval_step, measure
+from imagenet_jax.task import Softmax
 
 
 class Pixels(nn.Module):
@@ -19,8 +19,12 @@ class Pixels(nn.Module):
         return -images if train else images
 
 
-def make(devices=1, **options):
-    return step.make_eval_step(Pixels(), lambda images: images, step.make_mesh(jax.devices()[:devices]), **options)
+def make(devices=1, task=Softmax()):
+    return make_eval_step(Pixels(), lambda images: images, task, step.make_mesh(jax.devices()[:devices]))
+
+
+def cross_entropy(logits, labels):
+    return Softmax().loss(logits, Softmax().targets(labels, logits.shape[-1]))
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +36,9 @@ def count():
         logits, labels = np.asarray(logits, np.float32), np.asarray(labels, np.int32)
         bad = np.full(len(labels), -1) if bad is None else bad
         mask = np.ones(len(labels), bool) if mask is None else mask
-        return jax.device_get(eval_step({}, batch(logits, labels, bad, mask)))
+        sums, rows = jax.device_get(eval_step({}, batch(logits, labels, bad, mask)))
+        assert rows == {}
+        return sums
     return call
 
 
@@ -66,8 +72,8 @@ def test_sums(count):
     check(sums, expected | {'count': 40})
     np.testing.assert_allclose(sums['loss'], cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).sum(), rtol=1e-6)
     assert {name: value.dtype for name, value in sums.items()} == {
-        'count': np.int32, 'bad_samples': np.int32, 'top1': np.int32, 'top5': np.int32, 'loss': np.float32,
-        'confusion': np.int32}
+        'count': np.int32, 'bad_samples': np.int32, 'not_finite': np.int32, 'top1': np.int32, 'top5': np.int32,
+        'loss': np.float32, 'confusion': np.int32}
 
 
 def test_equal_logits_are_not_right_for_every_label(count):
@@ -82,7 +88,7 @@ def test_logits_that_are_not_finite_count_as_wrong(count, broken, where):
     logits[:, 2] = 1.0
     logits[3:, where] = broken
     sums = count(logits, np.full(10, 2))
-    check(sums, {'count': 10, 'top1': 3, 'top5': 3})
+    check(sums, {'count': 10, 'top1': 3, 'top5': 3, 'not_finite': 7})
     assert sums['confusion'].sum() == 3
 
 
@@ -110,9 +116,9 @@ def test_everything_at_once_on_eight_devices():
     bad, mask = np.full(24, -1), np.arange(24) < 21
     bad[[1, 20]] = [1, 20]
     logits[5, 3] = np.nan
-    sums = jax.device_get(make(8)({}, batch(logits, labels, bad, mask)))
+    sums, _ = jax.device_get(make(8)({}, batch(logits, labels, bad, mask)))
     counted = mask & (bad < 0) & (np.arange(24) != 5)
-    check(sums, by_hand(logits, labels, counted) | {'count': 21, 'bad_samples': 2})
+    check(sums, by_hand(logits, labels, counted) | {'count': 21, 'bad_samples': 2, 'not_finite': 1})
 
 
 def test_fewer_than_five_classes(count):
@@ -122,7 +128,7 @@ def test_fewer_than_five_classes(count):
     assert sums['top5'] == 10
 
 
-# --- evaluate
+# --- measure
 
 
 def batches(logits, labels, size):
@@ -138,12 +144,13 @@ def batches(logits, labels, size):
 def test_fractions_of_the_split():
     logits, labels = drawn(22, 10)
     seen = []
-    result = evaluate(make(2), {}, batches(logits, labels, 8), 22, seen.append)
+    result = measure(make(2), Softmax(), {}, batches(logits, labels, 8), 22, seen.append)
     expected = by_hand(logits, labels, np.ones(22, bool))
-    assert result['top1'] == pytest.approx(expected['top1'] / 22)
-    assert result['top5'] == pytest.approx(expected['top5'] / 22)
-    assert result['loss'] == pytest.approx(float(cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean()))
-    np.testing.assert_array_equal(result['confusion'], expected['confusion'])
+    assert result.scalars == {
+        'top1': pytest.approx(expected['top1'] / 22), 'top5': pytest.approx(expected['top5'] / 22), 'bad_samples': 0,
+        'loss': pytest.approx(float(cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean()))}
+    np.testing.assert_array_equal(result.confusion, expected['confusion'])
+    assert result.per_class == {}
     assert seen == [{'start': 0}, {'start': 8}, {'start': 16}]
 
 
@@ -151,7 +158,7 @@ def test_fractions_of_the_split():
 def test_a_wrong_count_is_an_error(expected):
     logits, labels = drawn(8, 10)
     with pytest.raises(AssertionError, match=f'counted 8 images of {expected}'):
-        evaluate(make(), {}, batches(logits, labels, 8), expected)
+        measure(make(), Softmax(), {}, batches(logits, labels, 8), expected)
 
 
 def test_what_check_raises_ends_it():
@@ -159,4 +166,16 @@ def test_what_check_raises_ends_it():
         raise ValueError(host_batch['start'])
     logits, labels = drawn(8, 10)
     with pytest.raises(ValueError, match='0'):
-        evaluate(make(), {}, batches(logits, labels, 8), 8, refuse)
+        measure(make(), Softmax(), {}, batches(logits, labels, 8), 8, refuse)
+
+
+@pytest.mark.parametrize('broken', [np.nan, np.inf])
+def test_what_is_not_finite_is_said_loudly(broken, caplog):
+    logits, labels = drawn(8, 10)
+    measure(make(), Softmax(), {}, batches(logits, labels, 8), 8)
+    assert not caplog.records
+    logits[3] = broken
+    result = measure(make(), Softmax(), {}, batches(logits, labels, 8), 8)
+    assert [record.levelname for record in caplog.records] == ['ERROR']
+    assert 'EVALUATION IS NOT FINITE: the answer to 1 of 8 images' in caplog.text and 'loss is nan' in caplog.text
+    assert not np.isfinite(result.scalars['loss'])

@@ -1,0 +1,54 @@
+"""The section `data` of a config, read: which splits of what, who decodes, and what unreadable samples do."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Mapping
+
+from imagenet_jax import sources
+from imagenet_jax.errors import UserError
+from imagenet_jax.input_pipeline import BadSamples
+from imagenet_jax.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """configs/common.py, section data, says what each option means; the layout's own are in `options`."""
+    format: str
+    path: str
+    train_split: str
+    eval_split: str
+    workers: Workers
+    on_error: str
+    max_bad_fraction: float
+    options: Mapping
+
+    def open(self, split: str, num_classes: int | None, size: int) -> sources.Source:
+        """Opens one split; see `sources.create`."""
+        return sources.create(self.format, self.path, split, num_classes, size, **self.options)
+
+    def open_both(self, num_classes: int, size: int) -> tuple[sources.Source, sources.Source]:
+        """Opens the splits to train and to evaluate on. Raises UserError where their classes differ."""
+        train, test = (self.open(split, num_classes, size) for split in (self.train_split, self.eval_split))
+        if train.class_names != test.class_names:
+            pairs = itertools.zip_longest(train.class_names, test.class_names)
+            other = ', '.join([f'{a!r} against {b!r}' for a, b in pairs if a != b][:5])
+            raise UserError(f'splits {self.train_split} and {self.eval_split} of {self.path} have other classes: '
+                            f'{other}')
+        log.info('%s: %d images to train on, %d to evaluate on; %d outputs for %s classes', self.path or self.format,
+                 len(train), len(test), num_classes, len(train.class_names) or 'unnamed')
+        return train, test
+
+    def bad_samples(self, source: sources.Source) -> BadSamples:
+        """What counts a source's unreadable samples."""
+        return BadSamples(source, self.on_error, self.max_bad_fraction)
+
+
+def read(*, format: str, path: str = '', train_split: str = '', eval_split: str = '', processes: int = 0,
+         threads: int = 0, on_error: str = 'skip', max_bad_fraction: float = 0.1, **options) -> Data:
+    """Reads the section; to be called by `options.apply`. Raises UserError."""
+    return Data(format=format, path=path, train_split=train_split, eval_split=eval_split,
+                workers=Workers(processes, threads), on_error=on_error, max_bad_fraction=max_bad_fraction,
+                options=options)

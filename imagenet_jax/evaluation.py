@@ -1,0 +1,127 @@
+"""A model on a split, every image counted exactly once: for the loop and for the command alike."""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Iterable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from imagenet_jax import input_pipeline
+from imagenet_jax.models.layers import DATA_AXIS
+from imagenet_jax.sources import Source
+from imagenet_jax.task import Result, Task
+from imagenet_jax.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh) -> Callable:
+    """Makes (variables, batch) -> (sums, rows), jitted.
+
+    The batch is `input_pipeline.eval_batches`'s. The sums are over its real images: count, bad_samples and not_finite
+    (int32: those that could not be read, and of the others those whose logits are not all finite), and the task's; the
+    rows are the task's, of all devices on each.
+    """
+    def step(variables, batch):
+        logits = model.apply(variables, normalize(batch['image']), train=False)
+        images, readable = batch['mask'], batch['bad'] < 0
+        finite = jnp.isfinite(logits).all(-1)
+        counts = {'count': images, 'bad_samples': ~readable, 'not_finite': images & readable & ~finite}
+        sums, rows = task.measure(logits, batch['label'], images, readable)
+        sums |= {name: each.sum(dtype=jnp.int32) for name, each in counts.items()}
+        return jax.lax.psum(sums, DATA_AXIS), rows
+
+    step = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=(P(), P(DATA_AXIS)))
+    return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
+
+
+def measure(eval_step: Callable, task: Task, variables: dict, batches: Iterable[tuple[dict, dict]], expected: int,
+            check: Callable[[dict], None] = lambda batch: None) -> Result:
+    """Runs a split through the model.
+
+    Args:
+      eval_step: from `make_eval_step`.
+      task: the same as in it.
+      variables: of the model, on the devices.
+      batches: pairs (host batch, device batch) of the whole split.
+      expected: images in the split.
+      check: called with each host batch, such as `BadSamples.check`.
+
+    Returns:
+      The task's result; its scalars have bad_samples too (unreadable images, of all processes).
+
+    Raises:
+      AssertionError: the images counted are not `expected`.
+    """
+    total, rows = None, []
+    for host_batch, batch in batches:
+        check(host_batch)
+        sums, kept = eval_step(variables, batch)
+        rows.append(kept)
+        # The sum of the batch before last is waited for, so that batches do not pile up on the devices.
+        jax.block_until_ready(total)
+        total = sums if total is None else jax.tree.map(jnp.add, total, sums)
+        rows[-2:-1] = jax.device_get(rows[-2:-1])
+    total = jax.device_get(total)
+    count = int(total['count'])
+    assert count == expected, f'evaluation counted {count} images of {expected}'
+    rows = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(rows))
+    result = task.result(total, rows, count)
+    result.scalars['bad_samples'] = int(total['bad_samples'])
+    _warn_not_finite(int(total['not_finite']), count, result.scalars['loss'])
+    return result
+
+
+def _warn_not_finite(images: int, count: int, loss: float) -> None:
+    if images or not np.isfinite(loss):
+        log.error('EVALUATION IS NOT FINITE: the answer to %d of %d images is NaN or infinite, which counts as wrong; '
+                  'the loss is %s. The weights may have gone astray, or the dtype of the computation is too narrow: '
+                  'float32 tells (config.model.dtype; --dtype of the command evaluate)', images, count, loss)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Measures variables of a model on one split, as often as it is called.
+
+    Attributes:
+      model, normalize, task: what is measured, and how.
+      view: encoded image -> uint8 pixels, on the host.
+      source: the split.
+      batch_size: on all devices together; changes no result.
+      workers: who decodes.
+      bad_samples: makes what counts the unreadable ones of one pass.
+      batches: of the split that are looked at; None: all.
+      mesh: the devices.
+    """
+    model: nn.Module
+    normalize: Callable
+    task: Task
+    view: Callable
+    source: Source
+    batch_size: int
+    workers: Workers
+    bad_samples: Callable[[], input_pipeline.BadSamples]
+    mesh: Mesh
+    batches: int | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, '_step', make_eval_step(self.model, self.normalize, self.task, self.mesh))
+
+    def __len__(self) -> int:
+        """Batches of a pass."""
+        return self.batches or -(-len(self.source) // self.batch_size)
+
+    def __call__(self, variables: dict, shown: Callable[[Iterable], Iterable] = iter) -> Result:
+        """One pass; `shown` is given the batches as they come, such as a progress bar."""
+        batches = input_pipeline.eval_batches(self.source, self.view, self.batch_size, self.workers)
+        count = min(len(self) * self.batch_size, len(self.source))
+        with contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs:
+            return measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count,
+                           self.bad_samples().check)

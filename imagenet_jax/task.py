@@ -1,0 +1,207 @@
+"""What a model is trained for: targets made of labels, the loss, accuracy, what an evaluation adds up, and the answer.
+
+A task is chosen by config.loss and asked for everything that depends on it; no other file asks which one it is.
+"""
+
+import abc
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.metrics import average_precision
+from imagenet_jax.models.layers import at_least_float32
+from imagenet_jax.sources import Source
+
+
+class Result(NamedTuple):
+    """What an evaluation found.
+
+    Attributes:
+      scalars: name -> number, of the whole split.
+      per_class: name -> float64 (K,), NaN where a class has no image; {} where the task measures none.
+      confusion: int (K, K), rows the label, columns the prediction; None where an image may have several classes.
+    """
+    scalars: dict[str, float]
+    per_class: dict[str, np.ndarray]
+    confusion: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC):
+    """What images are labelled with, and how a model's logits are held against it.
+
+    Attributes:
+      smoothing: of the targets that training takes; each task says how. An evaluation's loss has none.
+      score: the number of an evaluation that the best checkpoint is chosen by.
+    """
+    smoothing: float = 0.0
+    score: ClassVar[str]
+
+    def __post_init__(self):
+        if not 0 <= self.smoothing < 1:
+            raise UserError(f'config.loss.smoothing={self.smoothing} must be in [0, 1)')
+
+    def loss(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        """(N, K) of either -> (N,), in nats: float32 or, of float64 logits, float64.
+
+        Raises:
+          ValueError: targets of another shape, such as labels that no targets were made of.
+        """
+        if logits.shape != targets.shape:
+            raise ValueError(f'targets {targets.shape} must have the shape of the logits, {logits.shape}')
+        return self._loss(at_least_float32(logits), targets)
+
+    @abc.abstractmethod
+    def targets(self, labels: jax.Array, num_classes: int) -> jax.Array:
+        """Labels as a source has them -> smoothed targets, float32 (N, K)."""
+
+    @abc.abstractmethod
+    def _loss(self, logits, targets): ...
+
+    @abc.abstractmethod
+    def accuracy(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        """(N, K) of either -> float32 (N,), in 0..1."""
+
+    @abc.abstractmethod
+    def measure(self, logits: jax.Array, labels: jax.Array, images: jax.Array,
+                readable: jax.Array) -> tuple[dict, dict]:
+        """What a batch of evaluation gives.
+
+        Args:
+          logits: (N, K) float.
+          labels: as a source has them.
+          images: bool (N,), False for padding, which counts as nothing.
+          readable: bool (N,), False for images that could not be decoded, which count as wrong.
+
+        Returns:
+          Sums over the batch, and what has to be kept of each image, arrays of N rows.
+        """
+
+    @abc.abstractmethod
+    def result(self, sums: dict, rows: dict, count: int) -> Result:
+        """Of the whole split: the sums of `measure` added up, its rows one after the other, and how many images."""
+
+    @abc.abstractmethod
+    def probabilities(self, logits: jax.Array) -> jax.Array:
+        """(N, K) -> (N, K) in 0..1: how likely each class is."""
+
+    @abc.abstractmethod
+    def likely(self, probabilities: np.ndarray, top: int) -> np.ndarray:
+        """Of one image's (K,): numbers of the classes to name, likeliest first."""
+
+    @abc.abstractmethod
+    def check(self, source: Source) -> None:
+        """Raises UserError where the source's labels are of another kind."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Softmax(Task):
+    """Each image is of one class; labels are int (N,).
+
+    Smoothing eps (arXiv 1512.00567): the target of the label is 1 - eps + eps/K, of every other class eps/K.
+    """
+    score = 'top1'
+
+    def targets(self, labels, num_classes):
+        return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=jnp.float32), self.smoothing)
+
+    def _loss(self, logits, targets):
+        return optax.softmax_cross_entropy(logits, targets)
+
+    def accuracy(self, logits, targets):
+        """Whether the largest logit is that of the largest target."""
+        return (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
+
+    def measure(self, logits, labels, images, readable):
+        classes = logits.shape[-1]
+        loss = self.loss(logits, jax.nn.one_hot(labels, classes, dtype=jnp.float32))
+        # top_k answers ties by index and sorts NaN first: a collapsed model must not count as right.
+        _, best = jax.lax.top_k(logits, min(5, classes))
+        valid = images & readable & jnp.isfinite(loss)
+        hits = (best == labels[:, None]) & valid[:, None]
+        confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, best[:, 0]].add(valid.astype(jnp.int32))
+        return {'loss': jnp.where(images, loss, 0.0).sum(), 'top1': hits[:, 0].sum(dtype=jnp.int32),
+                'top5': hits.sum(dtype=jnp.int32), 'confusion': confusion}, {}
+
+    def result(self, sums, rows, count):
+        del rows
+        return Result({name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')}, {}, sums['confusion'])
+
+    def probabilities(self, logits):
+        return jax.nn.softmax(logits)
+
+    def likely(self, probabilities, top):
+        return np.argsort(-probabilities, kind='stable')[:top]
+
+    def check(self, source):
+        if source.multi_label:
+            raise UserError('loss softmax is for images of one class each, and these may have several: that is what '
+                            'config.loss.name=sigmoid is for')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sigmoid(Task):
+    """Each class is there or not; labels are float (N, K) of 0 and 1, and NaN where a class is not counted.
+
+    Smoothing eps: a target is 1 - eps/2 for 1 and eps/2 for 0, as `Softmax` has it for two classes. The loss of an
+    image is the mean over its counted classes, 0 where it has none.
+    """
+    score = 'mean_average_precision'
+
+    def targets(self, labels, num_classes):
+        del num_classes
+        return labels.astype(jnp.float32) * (1 - self.smoothing) + self.smoothing / 2
+
+    def _loss(self, logits, targets):
+        # NaN is replaced before the loss, not masked after it: its gradient would be NaN all the same.
+        return _mean_of_counted(optax.sigmoid_binary_cross_entropy(logits, jnp.nan_to_num(targets)), targets)
+
+    def accuracy(self, logits, targets):
+        """The fraction of counted classes that the logit has the right sign for."""
+        return _mean_of_counted((logits > 0) == (targets > 0.5), targets)
+
+    def measure(self, logits, labels, images, readable):
+        """Rows, since the measure needs the whole split: scores, the logits, or -inf, the worst, where one is not
+        finite or the image unreadable; labels, NaN in rows of padding."""
+        loss = self.loss(logits, labels)
+        valid = readable[:, None] & jnp.isfinite(logits)
+        return {'loss': jnp.where(images, loss, 0.0).sum()}, {
+            'scores': jnp.where(valid, logits, -jnp.inf), 'labels': jnp.where(images[:, None], labels, jnp.nan)}
+
+    def result(self, sums, rows, count):
+        precision = average_precision(rows['scores'], rows['labels'])
+        mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float('nan')
+        return Result({'mean_average_precision': mean, 'loss': float(sums['loss']) / count},
+                      {'average_precision': precision})
+
+    def probabilities(self, logits):
+        return jax.nn.sigmoid(logits)
+
+    def likely(self, probabilities, top):
+        """All that are likelier than not, however many."""
+        del top
+        order = np.argsort(-probabilities, kind='stable')
+        return order[probabilities[order] > 0.5]
+
+    def check(self, source):
+        if not source.multi_label:
+            raise UserError('loss sigmoid is for images that may have several classes, and these have one each: that '
+                            'is what config.loss.name=softmax is for (voc has both: config.data.labels=all)')
+        if not (source.labels == 1).any():
+            raise UserError(f'none of {len(source)} images is of any class')
+
+
+def _mean_of_counted(values, targets) -> jax.Array:
+    """Over the classes whose target is not NaN."""
+    counted = ~jnp.isnan(targets)
+    values = at_least_float32(jnp.where(counted, values, 0))
+    return values.sum(-1) / jnp.maximum(counted.sum(-1), 1)
+
+
+# config.loss.name -> the task.
+TASKS = {'softmax': Softmax, 'sigmoid': Sigmoid}

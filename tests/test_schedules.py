@@ -1,0 +1,122 @@
+"""The learning rate by updates, and what evaluations make of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.options import create
+from imagenet_jax.schedules import SCHEDULES, Watch
+
+
+def schedule(learning_rate, batch_size, steps, steps_per_epoch, name='cosine', **options):
+    return create(SCHEDULES, {'name': name, **options}, 'config.schedule', learning_rate=learning_rate,
+                  batch_size=batch_size, steps=steps, steps_per_epoch=steps_per_epoch)
+
+
+def test_warmup_and_cosine():
+    # 2 epochs of 10 steps up to the peak, 80 steps down.
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, warmup_epochs=2)
+    at = np.array([0, 1, 10, 19, 20, 40, 60, 99, 100])
+    down = 0.2 * (1 + np.cos(np.pi * (at[4:] - 20) / 80))
+    np.testing.assert_allclose([rate(t) for t in at], [0, 0.02, 0.2, 0.38, *down], rtol=1e-5, atol=1e-7)
+    assert rate(20) == np.float32(0.4) and rate(60) == pytest.approx(0.2) and rate(100) == pytest.approx(0, abs=1e-7)
+
+
+def test_no_warmup_begins_at_the_peak():
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, warmup_epochs=0)
+    np.testing.assert_allclose([rate(0), rate(50), rate(100)], [0.4, 0.2, 0], atol=1e-7)
+
+
+def test_cosine_ends_at_the_floor():
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, warmup_epochs=2, floor=0.1)
+    np.testing.assert_allclose([rate(20), rate(60), rate(100)], [0.4, 0.25, 0.1], rtol=1e-5)
+
+
+def test_constant():
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, name='constant', warmup_epochs=1)
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(99)], [0, 0.2, 0.4, 0.4], rtol=1e-6)
+
+
+def test_multistep():
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, name='multistep', milestones=(3, 5.5, 8),
+                          warmup_epochs=1)
+    at = [0, 5, 10, 29, 30, 54, 55, 79, 80, 99]
+    np.testing.assert_allclose([rate(t) for t in at], [0, 0.2, 0.4, 0.4, 4e-2, 4e-2, 4e-3, 4e-3, 4e-4, 4e-4], rtol=1e-5)
+    np.testing.assert_allclose([jax.jit(rate)(t) for t in at], [rate(t) for t in at], rtol=1e-6)
+    # Nearly no steps in an epoch: milestones on one step all count.
+    short = schedule(1.0, 128, steps=4, steps_per_epoch=0.1, name='multistep', milestones=(10, 12), factor=0.5,
+                           warmup_epochs=0)
+    np.testing.assert_allclose([short(t) for t in range(3)], [1.0, 0.25, 0.25])
+
+
+def test_part_of_an_epoch_warms_up_by_steps():
+    rate = schedule(1.0, 128, steps=100, steps_per_epoch=12.5, warmup_epochs=0.8)
+    np.testing.assert_allclose([rate(5), rate(10)], [0.5, 1.0])
+
+
+def test_peak_scales_with_the_batch():
+    options = {'steps': 100, 'steps_per_epoch': 10, 'warmup_epochs': 1}
+    scaled = schedule(0.1, 1024, base_batch_size=256, floor=0.04, **options)
+    np.testing.assert_allclose([scaled(5), scaled(10), scaled(100)], [0.2, 0.4, 0.04], rtol=1e-5)
+    assert schedule(0.1, 1024, **options)(10) == np.float32(0.1)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'name': 'cosin'}, r"schedule\.name 'cosin'; did you mean cosine\?"),
+    ({'milestones': (30,)}, r'milestones=\(30,\) is read by config\.schedule\.name=multistep, not by cosine'),
+    ({'name': 'multistep'}, r'config\.schedule lacks milestones'),
+    ({'name': 'multistep', 'milestones': ()}, r'milestones=\(\) must be epochs above 0, ascending'),
+    ({'name': 'multistep', 'milestones': (30, 20)}, r'milestones=\(30, 20\) must be'),
+    ({'name': 'multistep', 'milestones': (0, 20)}, r'milestones=\(0, 20\) must be'),
+    ({'warmup_epochs': 10}, r'warmup_epochs=10 is 100 steps, and the run has only 100'),
+    ({'warmup_epochs': -1}, r'warmup_epochs=-1 must not be negative'), ({'floor': -0.1}, r'floor=-0\.1 must not be'),
+    ({'base_batch_size': -1}, r'base_batch_size=-1 must not be negative'),
+    ({'name': 'plateau', 'factor': 1.0}, r'factor=1\.0 must be between 0 and 1'),
+    ({'name': 'plateau', 'patience': -1}, r'patience=-1 must not be negative')])
+def test_refused_schedule(options, message):
+    with pytest.raises(UserError, match=message):
+        schedule(0.1, 8, steps=100, steps_per_epoch=10, **options)
+
+
+# --- evaluations
+
+
+def judged(rate, scores):
+    watch, found = Watch.start(), []
+    for score in scores:
+        watch = rate.judge(watch, jnp.float32(score))
+        found.append(watch)
+    return found
+
+
+def test_the_best_score_is_remembered_and_what_came_since_is_counted():
+    found = judged(schedule(0.4, 128, steps=100, steps_per_epoch=10), [0.3, 0.5, 0.5, np.nan, 0.4, 0.6])
+    np.testing.assert_allclose([watch.best for watch in found], [0.3, 0.5, 0.5, 0.5, 0.5, 0.6])
+    assert [int(watch.stale) for watch in found] == [0, 0, 1, 2, 3, 0]
+    assert {float(watch.rate_scale) for watch in found} == {1.0}
+
+
+@pytest.mark.parametrize(('patience', 'cooldown', 'minimum'), [(0, 0, 0.0), (1, 0, 0.0), (2, 3, 0.0), (1, 1, 0.03)])
+def test_plateau_is_pytorchs(patience, cooldown, minimum):
+    torch = pytest.importorskip('torch')
+    scores = np.random.default_rng(0).random(60).round(2) * 0.2 + np.linspace(0, 0.6, 60).round(1)
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, name='plateau', factor=0.5, patience=patience,
+                    cooldown=cooldown, minimum=minimum, warmup_epochs=0)
+    reference = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(reference, 'max', 0.5, patience, cooldown=cooldown,
+                                                         min_lr=minimum, eps=0)
+    expected = []
+    for score in scores:
+        plateau.step(score)
+        expected.append(reference.param_groups[0]['lr'])
+    np.testing.assert_allclose([rate(0) * watch.rate_scale for watch in judged(rate, scores)], expected, rtol=1e-5)
+    assert len(set(expected)) > 2
+
+
+def test_plateau_by_hand():
+    rate = schedule(1.0, 128, steps=100, steps_per_epoch=10, name='plateau', patience=1, factor=0.1, cooldown=2)
+    found = judged(rate, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.9, 0.9])
+    np.testing.assert_allclose([w.rate_scale for w in found], [1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-6)
+    assert [int(w.stale) for w in found] == [0, 1, 2, 3, 4, 5, 6, 0, 1]  # a change of the rate begins nothing anew

@@ -1,0 +1,121 @@
+"""Targets, losses and accuracy against numpy, in float64; what each task makes of wrong labels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.task import Sigmoid, Softmax
+
+
+def cross_entropy(logits, labels, smoothing=0.0):
+    task = Softmax(smoothing=smoothing)
+    return task.loss(logits, task.targets(labels, logits.shape[-1]))
+
+
+def binary_cross_entropy(logits, labels, smoothing=0.0):
+    task = Sigmoid(smoothing=smoothing)
+    return task.loss(logits, task.targets(labels, logits.shape[-1]))
+
+
+def reference(logits, labels, smoothing):
+    """Mean over classes of eps / K each, and the rest on the label."""
+    logits = logits.astype(np.float64)
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    of_label = log_p[np.arange(len(labels)), labels]
+    return -((1 - smoothing) * of_label + smoothing * log_p.mean(1))
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1, 0.9])
+def test_agrees_with_numpy(smoothing):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (6, 7)).astype(np.float32), rng.integers(7, size=6)
+    loss = cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing)
+    assert loss.shape == (6,)
+    np.testing.assert_allclose(loss, reference(logits, labels, smoothing), rtol=1e-5)
+
+
+def test_large_logits_do_not_overflow():
+    loss = cross_entropy(jnp.array([[1e4, -1e4], [1e4, -1e4]]), jnp.array([0, 1]))
+    np.testing.assert_allclose(loss, [0.0, 2e4], rtol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [jnp.bfloat16, jnp.float16])
+def test_is_computed_in_float32(dtype):
+    logits = jnp.array([[3.0, 1.0, -2.0]], dtype)  # exact in either
+    loss = cross_entropy(logits, jnp.array([1]))
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, reference(np.array([[3.0, 1.0, -2.0]]), np.array([1]), 0.0), rtol=1e-6)
+
+
+# --- several classes an image
+
+
+def test_sigmoid_agrees_with_numpy_and_leaves_nan_out():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (6, 7)).astype(np.float32)
+    labels = rng.integers(2, size=(6, 7)).astype(np.float32)
+    labels[rng.random((6, 7)) < 0.3] = np.nan
+    labels[5] = np.nan
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    for smoothing in (0.0, 0.2):
+        targets = np.where(labels == 1, 1 - smoothing / 2, smoothing / 2)
+        each = np.where(np.isnan(labels), 0, -targets * np.log(p) - (1 - targets) * np.log1p(-p))
+        expected = each.sum(1) / np.maximum((~np.isnan(labels)).sum(1), 1)
+        loss = binary_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing)
+        assert loss.dtype == jnp.float32 and loss[5] == 0
+        np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_sigmoid_gradient_is_zero_where_a_class_is_not_counted():
+    labels = jnp.array([[1.0, jnp.nan, 0.0]])
+    gradient = jax.grad(lambda logits: binary_cross_entropy(logits, labels).sum())(jnp.zeros((1, 3)))
+    np.testing.assert_allclose(gradient, [[-0.25, 0.0, 0.25]])
+
+
+def test_accuracy():
+    logits = jnp.array([[3.0, -1.0, 2.0], [-1.0, 2.0, 0.5]])
+    targets = Softmax(smoothing=0.3).targets(jnp.array([0, 2]), 3)
+    np.testing.assert_array_equal(Softmax().accuracy(logits, targets), [1, 0])
+    labels = jnp.array([[1.0, 0.0, 0.0], [1.0, 1.0, jnp.nan]])
+    for smoothing in (0.0, 0.4):
+        targets = Sigmoid(smoothing=smoothing).targets(labels, 3)
+        np.testing.assert_allclose(Sigmoid().accuracy(logits, targets), [2 / 3, 1 / 2])
+
+
+def test_soft_targets():
+    """Cross-entropy is linear in the targets, and the largest of them is the one to hit."""
+    logits = jnp.array([[3.0, -1.0, 2.0]])
+    one, other = (Softmax().loss(logits, jnp.eye(3)[i][None]) for i in (0, 2))
+    mixed = 0.3 * jnp.eye(3)[:1] + 0.7 * jnp.eye(3)[2:]
+    np.testing.assert_allclose(Softmax().loss(logits, mixed), 0.3 * one + 0.7 * other, rtol=1e-6)
+    assert Softmax().accuracy(logits, mixed) == 0 and Softmax().accuracy(logits, mixed[:, ::-1]) == 1
+
+
+@pytest.mark.parametrize('task', [Softmax(), Sigmoid()])
+@pytest.mark.parametrize('wrong', [jnp.array([0, 1]), jnp.zeros((2, 4)), jnp.zeros((1, 3))])
+def test_labels_are_not_taken_for_targets(task, wrong):
+    with pytest.raises(ValueError, match=r'must have the shape of the logits, \(2, 3\)'):
+        task.loss(jnp.zeros((2, 3)), wrong)
+
+
+@pytest.mark.parametrize('smoothing', [-0.1, 1.0])
+def test_smoothing_has_a_range(smoothing):
+    with pytest.raises(UserError, match=rf'config\.loss\.smoothing={smoothing} must be in \[0, 1\)'):
+        Softmax(smoothing=smoothing)
+
+
+# --- the answer
+
+
+def test_probabilities_and_the_classes_to_name():
+    logits = jnp.array([[1.0, 3.0, -2.0, 0.5]])
+    p = np.asarray(Softmax().probabilities(logits))[0]
+    np.testing.assert_allclose(p, np.exp(logits[0]) / np.exp(logits[0]).sum(), rtol=1e-6)
+    assert Softmax().likely(p, 3).tolist() == [1, 0, 3]
+    p = np.asarray(Sigmoid().probabilities(logits))[0]
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-logits[0])), rtol=1e-6)
+    assert Sigmoid().likely(p, 1).tolist() == [1, 0, 3]  # all that are likelier than not
+    assert Sigmoid().likely(p[2:3], 5).tolist() == []
