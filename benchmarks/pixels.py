@@ -17,7 +17,7 @@ import numpy as np
 from input_pipeline import command, machine
 from PIL import Image
 
-from imagenet_jax.augment import host
+from imagenet_jax.images import host
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
     data.on_error = 'skip'                  # an unreadable sample: 'skip' (count, name, replace) or 'raise'
     data.max_bad_fraction = 0.1             # of the split that may be unreadable
 
-    config.augment = augment = ConfigDict()  # training images on the host -> augment.host.TrainTransform
+    config.augment = augment = ConfigDict()  # training images on the host -> images.host.TrainTransform
     augment.size = 224                      # side in pixels
     augment.crop = 'random_resized'         # random_resized, pad (CIFAR's) or none
     augment.scale = (0.08, 1.0)             # random_resized: area, as a fraction of the image's
@@ -54,11 +54,11 @@ def get_config() -> ConfigDict:
     augment.flip = True                     # left and right, every second image
     augment.color_jitter = 0.0              # strength on brightness, contrast and saturation
 
-    config.eval = evaluation = ConfigDict()  # evaluation images on the host -> augment.host.EvalTransform
+    config.eval = evaluation = ConfigDict()  # evaluation images on the host -> images.host.EvalTransform
     evaluation.resize = 256                 # shorter side in pixels
     evaluation.size = 224                   # then the centre crop
 
-    config.normalize = normalize = ConfigDict()  # on the device -> augment.device.Normalize
+    config.normalize = normalize = ConfigDict()  # on the device -> images.batch.Normalize
     normalize.mean = (0.485, 0.456, 0.406)
     normalize.std = (0.229, 0.224, 0.225)
 

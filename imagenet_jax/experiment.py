@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from imagenet_jax import finetune, input_pipeline, losses, models, optim, runtime, sources, step
-from imagenet_jax.augment import device, host
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.evaluate import evaluate
+from imagenet_jax.images import host
+from imagenet_jax.images.batch import Normalize
 from imagenet_jax.options import apply, chosen
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Experiment:
         self._state_parts = self.model, self._optimizer, self.mesh
         self._state_options = {'seed': options.seed, 'image_size': self._augment.size, 'ema': bool(options.ema_decay)}
         self._check_patterns()
-        preprocess = apply(device.Normalize, options.normalize, 'config.normalize')
+        preprocess = apply(Normalize, options.normalize, 'config.normalize')
         self.train_step = step.make_train_step(
             self.model, self._optimizer, preprocess, self.mesh, loss=options.loss,
             label_smoothing=options.label_smoothing, accumulation=options.accumulation, ema_decay=options.ema_decay,

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 from imagenet_jax import models, record, weights
-from imagenet_jax.augment.device import Normalize
-from imagenet_jax.augment.host import DecodeError, EvalTransform
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.host import DecodeError, EvalTransform
 from imagenet_jax.options import apply
 from imagenet_jax.sources import Source
 

@@ -9,10 +9,10 @@ import pytest
 from fixtures_images import encode, flip_bit, jpeg, jpeg_claiming, png_claiming, scene, with_pillow
 from PIL import Image, ImageEnhance
 
-from imagenet_jax.augment import host
-from imagenet_jax.augment import jpeg as jpeg_reader
-from imagenet_jax.augment.host import DecodeError, EvalTransform, TrainTransform
 from imagenet_jax.errors import UserError
+from imagenet_jax.images import host
+from imagenet_jax.images import jpeg as jpeg_reader
+from imagenet_jax.images.host import DecodeError, EvalTransform, TrainTransform
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 

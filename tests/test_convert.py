@@ -22,9 +22,9 @@ from PIL import Image
 from runs import ROOT, environment
 
 from imagenet_jax import input_pipeline, sources
-from imagenet_jax.augment.host import EvalTransform, TrainTransform
 from imagenet_jax.convert import Encoding, Plan, convert, shards
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.host import EvalTransform, TrainTransform
 from imagenet_jax.sources import array_record
 
 ROWS = 40

@@ -17,8 +17,8 @@ import pytest
 from fixtures_images import class_tree, flip_bit, image_folder, jpeg, parquet_file
 
 from imagenet_jax import sources
-from imagenet_jax.augment.host import EvalTransform, TrainTransform
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.host import EvalTransform, TrainTransform
 from imagenet_jax.input_pipeline import BadSamples, Workers, eval_batches, synthetic_batches, to_devices, train_batches
 from imagenet_jax.step import make_mesh
 
@@ -326,7 +326,7 @@ def shared_memory() -> set[str]:
 LOOP = """
 import multiprocessing, sys, time
 from imagenet_jax import sources
-from imagenet_jax.augment.host import TrainTransform
+from imagenet_jax.images.host import TrainTransform
 from imagenet_jax.input_pipeline import Workers, train_batches
 
 if __name__ == '__main__':

@@ -18,12 +18,12 @@ from runs import ROOT, environment
 
 from configs import digits
 from imagenet_jax import input_pipeline, inspection, preview, sources
-from imagenet_jax.augment.host import EvalTransform, TrainTransform, decode
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.commands import recipe
 from imagenet_jax.commands import stats as stats_command
 from imagenet_jax.commands import verify as verify_command
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.host import EvalTransform, TrainTransform, decode
 
 
 @pytest.fixture(autouse=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_jax import inspection
-from imagenet_jax.augment.host import EvalTransform, decode
 from imagenet_jax.commands import data_set
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.host import EvalTransform, decode
 
 # Unreadable images that are printed; --output has all.
 _SHOWN = 20

@@ -17,8 +17,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from imagenet_jax.augment.host import EvalTransform, decode
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.images.host import EvalTransform, decode
 from imagenet_jax.sources import Source, array_record
 
 

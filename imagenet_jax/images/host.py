@@ -13,8 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from imagenet_jax.augment import jpeg
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.images import jpeg
 
 # Parallelism is over images; OpenCV's own threads would only fight the workers for the same cores.
 cv2.setNumThreads(0)
