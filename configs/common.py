@@ -48,9 +48,9 @@ def get_config() -> ConfigDict:
     config.augment = augment = ConfigDict()  # training images on the host -> images.host.TrainTransform
     augment.size = 224                      # side in pixels
     augment.crop = 'random_resized'         # random_resized, pad (CIFAR's) or none
-    augment.scale = (0.08, 1.0)             # random_resized: area, as a fraction of the image's
-    augment.ratio = (3 / 4, 4 / 3)          # random_resized: width over height
-    augment.pad = 4                         # pad: zeros on each side, in pixels
+    augment.scale = placeholder(tuple)      # random_resized: area, as a fraction of the image's
+    augment.ratio = placeholder(tuple)      # random_resized: width over height
+    augment.pad = placeholder(int)          # pad: zeros on each side, in pixels
     augment.flip = True                     # left and right, every second image
     augment.color_jitter = 0.0              # strength on brightness, contrast and saturation
 
