@@ -14,8 +14,9 @@ import numpy as np
 from imagenet_jax import finetune, input_pipeline, losses, models, optim, runtime, sources, step
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.evaluate import evaluate
-from imagenet_jax.images import host
+from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, chosen
 
 log = logging.getLogger(__name__)
@@ -80,10 +81,10 @@ def open_data(num_classes: int, size: int, *, format: str, path: str, train_spli
     return Data(train, test, input_pipeline.Workers(processes, threads), bad_samples)
 
 
-def open_input(options: Options, num_classes: int) -> tuple[Data, host.TrainTransform, host.EvalTransform]:
+def open_input(options: Options, num_classes: int) -> tuple[Data, train_view.TrainView, EvalView]:
     """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
-    augment = apply(host.TrainTransform, options.augment, 'config.augment')
-    view = apply(host.EvalTransform, options.eval, 'config.eval')
+    augment = train_view.create(options.augment, 'config.augment')
+    view = apply(EvalView, options.eval, 'config.eval')
     data = apply(open_data, options.data, 'config.data', num_classes=num_classes, size=augment.size)
     return data, augment, view
 

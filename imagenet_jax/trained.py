@@ -16,7 +16,8 @@ from imagenet_jax import models, record, weights
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Normalize
-from imagenet_jax.images.host import DecodeError, EvalTransform
+from imagenet_jax.images.decode import DecodeError
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply
 from imagenet_jax.sources import Source
 
@@ -40,7 +41,7 @@ class Trained:
     """
     model: nn.Module
     variables: dict
-    view: EvalTransform
+    view: EvalView
     normalize: Normalize
     loss: str
     class_names: tuple[str, ...]
@@ -65,7 +66,7 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
     weights.refuse_misfit(model, variables)
     return Trained(
-        model, variables, apply(EvalTransform, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
+        model, variables, apply(EvalView, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
         entry.get('loss', 'softmax'), tuple(entry.get('run', {}).get('class_names', ())), entry)
 

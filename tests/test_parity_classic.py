@@ -13,7 +13,7 @@ from torch_reference import Case, CifarResNet, check, parametrize, timm_model, t
 
 from imagenet_jax import models, sources, weights
 from imagenet_jax.images.batch import Normalize
-from imagenet_jax.images.host import decode
+from imagenet_jax.images.decode import decode
 
 pytestmark = pytest.mark.numerics
 

@@ -17,7 +17,7 @@ from fixtures_layouts import LAYOUTS, text
 
 from imagenet_jax import sources
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.host import DecodeError, decode
+from imagenet_jax.images.decode import DecodeError, decode
 from imagenet_jax.sources import parquet as parquet_layout
 
 NAMES = ('ant', 'bee', 'cat')

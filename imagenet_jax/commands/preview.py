@@ -30,7 +30,7 @@ from imagenet_jax import input_pipeline, inspection, models, sources
 from imagenet_jax.commands import recipe
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Options, open_input
-from imagenet_jax.images.host import decode
+from imagenet_jax.images.decode import decode
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
 

@@ -11,7 +11,7 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from imagenet_jax.convert.plan import Plan
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.host import DecodeError
+from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.sources import array_record
 
 # One record a group, so that each can be read alone; JPEGs do not compress.
