@@ -89,6 +89,11 @@ def open_input(options: Options, num_classes: int) -> tuple[Data, train_view.Tra
     return data, augment, view
 
 
+def open_device_part(options: Options) -> Normalize:
+    """What the device makes of uint8 images before the model, in a step and to look at. Raises UserError."""
+    return apply(Normalize, options.normalize, 'config.normalize')
+
+
 class Experiment:
     """What a config describes.
 
@@ -119,7 +124,7 @@ class Experiment:
         self._state_parts = self.model, self._optimizer, self.mesh
         self._state_options = {'seed': options.seed, 'image_size': self._augment.size, 'ema': bool(options.ema_decay)}
         self._check_patterns()
-        preprocess = apply(Normalize, options.normalize, 'config.normalize')
+        preprocess = open_device_part(options)
         self.train_step = step.make_train_step(
             self.model, self._optimizer, preprocess, self.mesh, loss=options.loss,
             label_smoothing=options.label_smoothing, accumulation=options.accumulation, ema_decay=options.ema_decay,

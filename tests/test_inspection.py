@@ -17,12 +17,13 @@ from PIL import Image
 from runs import ROOT, environment
 
 from configs import digits
-from imagenet_jax import input_pipeline, inspection, preview, sources
+from imagenet_jax import experiment, input_pipeline, inspection, preview, sources
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.commands import recipe
 from imagenet_jax.commands import stats as stats_command
 from imagenet_jax.commands import verify as verify_command
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.crops import Pad
 from imagenet_jax.images.decode import decode
 from imagenet_jax.images.eval_view import EvalView
@@ -322,6 +323,22 @@ def test_preview_shows_what_a_step_trains_on(tmp_path, monkeypatch, capsys):
     batches.close()
     expected = preview.sheet(pairs[:70], 'configs/digits.py, train, step 3')
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'new' / 'seen.png')), np.asarray(expected))
+
+
+def test_preview_shows_the_part_of_the_device(tmp_path, monkeypatch):
+    class Negative(Normalize):
+        def __call__(self, images):
+            return super().__call__(255 - images)
+
+    monkeypatch.setattr(recipe, 'name', lambda: 'digits')
+    shown = []
+    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    drawn(digits.get_config(), tmp_path / 'plain.png')
+    monkeypatch.setattr(experiment, 'Normalize', Negative)
+    drawn(digits.get_config(), tmp_path / 'negative.png')
+    for plain, negative in zip(*shown, strict=True):
+        np.testing.assert_array_equal(plain.stored, negative.stored)
+        np.testing.assert_array_equal(plain.seen, 255 - negative.seen)
 
 
 def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tmp_path, monkeypatch):
