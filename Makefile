@@ -10,7 +10,7 @@ help:  ## this list
 
 install: $(VENV)/installed  ## make .venv and install
 
-$(VENV)/installed: pyproject.toml imagenet_jax/augment/jpeg.c
+$(VENV)/installed: pyproject.toml imagenet_jax/images/jpeg.c
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@

@@ -233,7 +233,7 @@ def spread(values: list[float]) -> dict:
 def machine() -> dict:
     """Where this runs, and with what."""
     from imagenet_jax import runtime
-    from imagenet_jax.augment import jpeg
+    from imagenet_jax.images import jpeg
     versions = {'python': platform.python_version()}
     for name in PACKAGES:
         try:

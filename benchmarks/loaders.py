@@ -20,9 +20,10 @@ PREFETCH = 2  # batches ahead: ours, and the DataLoader's default for each worke
 def ours(format: str, path: Path, split: str, kind: str, workers: int) -> Iterator[dict]:
     """input_pipeline.train_batches with so many 'threads' or 'processes'."""
     from imagenet_jax import input_pipeline, sources
-    from imagenet_jax.augment.host import TrainTransform
+    from imagenet_jax.images.crops import RandomResized
+    from imagenet_jax.images.train_view import TrainView
     source = Repeated(sources.create(format, str(path), split, num_classes=10**6, size=SIZE))
-    return input_pipeline.train_batches(source, TrainTransform(SIZE, scale=SCALE, ratio=RATIO), BATCH, seed=0,
+    return input_pipeline.train_batches(source, TrainView(SIZE, RandomResized(SCALE, RATIO)), BATCH, seed=0,
                                         workers=input_pipeline.Workers(**{kind: workers}))
 
 

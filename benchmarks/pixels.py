@@ -17,7 +17,8 @@ import numpy as np
 from input_pipeline import command, machine
 from PIL import Image
 
-from imagenet_jax.augment import host
+from imagenet_jax.images.crops import RandomResized, crop_box
+from imagenet_jax.images.eval_view import EvalView
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     if loaders.has_torch():
         transforms = loaders.torchvision().transforms
         view = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
-        result['evaluation'] = summary([difference(host.EvalTransform(224, 256)(Path(file).read_bytes()),
+        result['evaluation'] = summary([difference(EvalView(224, 256)(Path(file).read_bytes()),
                                                    view(Image.open(file).convert('RGB'))) for file in files])
     print(json.dumps(result, indent=1))
     if arguments.output:
@@ -44,9 +45,9 @@ def main() -> None:
 def training(file: str, seed: int) -> float:
     """Ours against Pillow's, of one box."""
     settings = loaders.SCALE, loaders.RATIO
-    ours = host.random_resized_crop(Path(file).read_bytes(), loaders.SIZE, *settings, np.random.default_rng(seed))
+    ours = RandomResized(*settings)(Path(file).read_bytes(), loaders.SIZE, np.random.default_rng(seed))
     image = Image.open(file).convert('RGB')
-    top, left, height, width = host.crop_box(image.height, image.width, *settings, np.random.default_rng(seed))
+    top, left, height, width = crop_box(image.height, image.width, *settings, np.random.default_rng(seed))
     crop = image.crop((left, top, left + width, top + height))
     return difference(ours, crop.resize((loaders.SIZE, loaders.SIZE), Image.Resampling.BILINEAR))
 

@@ -23,7 +23,7 @@ import jax
 import jaxlib
 
 from imagenet_jax import input_pipeline, models, runtime, step
-from imagenet_jax.augment.device import Normalize
+from imagenet_jax.images.batch import Normalize
 from imagenet_jax.optim import SGD
 from imagenet_jax.schedules import Cosine
 from imagenet_jax.sources import Synthetic

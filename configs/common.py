@@ -46,20 +46,20 @@ def get_config() -> ConfigDict:
     data.on_error = 'skip'                  # an unreadable sample: 'skip' (count, name, replace) or 'raise'
     data.max_bad_fraction = 0.1             # of the split that may be unreadable
 
-    config.augment = augment = ConfigDict()  # training images on the host -> augment.host.TrainTransform
+    config.augment = augment = ConfigDict()  # training images on the host -> images.train_view.TrainView
     augment.size = 224                      # side in pixels
     augment.crop = 'random_resized'         # random_resized, pad (CIFAR's) or none
-    augment.scale = (0.08, 1.0)             # random_resized: area, as a fraction of the image's
-    augment.ratio = (3 / 4, 4 / 3)          # random_resized: width over height
-    augment.pad = 4                         # pad: zeros on each side, in pixels
+    augment.scale = placeholder(tuple)      # random_resized: area, as a fraction of the image's; else (0.08, 1)
+    augment.ratio = placeholder(tuple)      # random_resized: width over height; else (3/4, 4/3)
+    augment.pad = placeholder(int)          # pad: zeros on each side, in pixels; else 4
     augment.flip = True                     # left and right, every second image
-    augment.color_jitter = 0.0              # strength on brightness, contrast and saturation
+    augment.color_jitter = 0.0              # strength on brightness, contrast and saturation; 0: none
 
-    config.eval = evaluation = ConfigDict()  # evaluation images on the host -> augment.host.EvalTransform
+    config.eval = evaluation = ConfigDict()  # evaluation images on the host -> images.eval_view.EvalView
     evaluation.resize = 256                 # shorter side in pixels
     evaluation.size = 224                   # then the centre crop
 
-    config.normalize = normalize = ConfigDict()  # on the device -> augment.device.Normalize
+    config.normalize = normalize = ConfigDict()  # on the device -> images.batch.Normalize
     normalize.mean = (0.485, 0.456, 0.406)
     normalize.std = (0.229, 0.224, 0.225)
 

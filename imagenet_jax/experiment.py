@@ -9,10 +9,12 @@ from typing import Any
 import jax
 
 from imagenet_jax import data, finetune, input_pipeline, models, runtime, step
-from imagenet_jax.augment import device, host
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
+from imagenet_jax.images import train_view
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.optim import OPTIMIZERS
 from imagenet_jax.options import apply, chosen, create
 from imagenet_jax.schedules import SCHEDULES
@@ -82,11 +84,15 @@ class Cadences:
     checkpoint: Every
 
 
-def open_input(options: Options) -> tuple[Data, host.TrainTransform, host.EvalTransform]:
+def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
     """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
-    return (apply(data.read, options.data, 'config.data'),
-            apply(host.TrainTransform, options.augment, 'config.augment'),
-            apply(host.EvalTransform, options.eval, 'config.eval'))
+    return (apply(data.read, options.data, 'config.data'), train_view.create(options.augment, 'config.augment'),
+            apply(EvalView, options.eval, 'config.eval'))
+
+
+def open_device_part(options: Options) -> Normalize:
+    """What the device makes of uint8 images before the model, in a step and to look at. Raises UserError."""
+    return apply(Normalize, options.normalize, 'config.normalize')
 
 
 class Experiment:
@@ -122,7 +128,7 @@ class Experiment:
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
         self.steps = 1 if options.dry_run else planned
         self.every = self._cadences()
-        normalize = apply(device.Normalize, options.normalize, 'config.normalize')
+        normalize = open_device_part(options)
         self.train_step = self._make_train_step(normalize, planned)
         if self.train_step.optimizer.has_patterns:  # before the seconds that tracing a deep model takes
             self.train_step.optimizer.check(self.abstract_state().params)

@@ -1,6 +1,6 @@
 """From a source to batches on the devices, addressed by step.
 
-    source -> decode and augment one image (augment.host) -> uint8 batch of this process -> copy to its devices
+    source -> decode and augment one image (images) -> uint8 batch of this process -> copy to its devices
 
 Training batch t is a pure function of (seed, t): the stream of all epochs' shuffled samples is cut into batches, so
 that resuming needs only the step, and neither workers nor devices change which samples come. Evaluation goes through
@@ -29,8 +29,8 @@ from grain.experimental import RngPool
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imagenet_jax.augment.host import DecodeError, decode
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.images.decode import DecodeError, decode
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.sources import Source
 from imagenet_jax.workers import Workers, load
@@ -108,7 +108,7 @@ def train_batches(source: Source, transform: Callable, batch_size: int, seed: in
 
     Args:
       source: what to read.
-      transform: (image, numpy Generator) -> uint8 pixels, such as `augment.host.TrainTransform`.
+      transform: (image, numpy Generator) -> uint8 pixels, such as `images.train_view.TrainView`.
       batch_size: of all processes together.
       seed: decides order and augmentation.
       start_step: of the first batch.
@@ -124,7 +124,7 @@ def eval_batches(source: Source, transform: Callable, batch_size: int, workers: 
 
     Args:
       source: what to read.
-      transform: image -> uint8 pixels, such as `augment.host.EvalTransform`.
+      transform: image -> uint8 pixels, such as `images.eval_view.EvalView`.
       batch_size: of all processes together.
       workers: who decodes.
     """

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from imagenet_jax.augment.host import FORMATS, DecodeError, decode
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.decode import FORMATS, DecodeError, decode
 from imagenet_jax.sources import Source
 
 # Images a thread takes at once: enough that handing over costs nothing, few enough that all threads end together.

@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from imagenet_jax import models, record, runtime, weights
-from imagenet_jax.augment.device import Normalize
-from imagenet_jax.augment.host import DecodeError, EvalTransform
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.decode import DecodeError
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
 from imagenet_jax.task import TASKS, Task
@@ -40,7 +41,7 @@ class Trained:
     """
     model: nn.Module
     variables: dict
-    view: EvalTransform
+    view: EvalView
     normalize: Normalize
     task: Task
     class_names: tuple[str, ...]
@@ -67,7 +68,7 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
     weights.refuse_misfit(model, variables)
     return Trained(
-        model, variables, apply(EvalTransform, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
+        model, variables, apply(EvalView, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
         create(TASKS, entry.get('loss', {'name': 'softmax'}), 'loss'),
         tuple(entry.get('run', {}).get('class_names', ())), entry)

@@ -43,6 +43,12 @@ def with_pillow(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
 
 
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference of two images, in levels."""
+    assert a.shape == b.shape and a.dtype == b.dtype == np.uint8
+    return np.abs(a.astype(int) - b).mean()
+
+
 def png_claiming(height: int, width: int) -> bytes:
     """A PNG of a few bytes whose header claims this size."""
     def chunk(kind, data):

@@ -22,9 +22,10 @@ from PIL import Image
 from runs import ROOT, environment
 
 from imagenet_jax import input_pipeline, sources
-from imagenet_jax.augment.host import EvalTransform, TrainTransform
 from imagenet_jax.convert import Encoding, Plan, convert, shards
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.sources import array_record
 
 ROWS = 40
@@ -96,7 +97,7 @@ def test_threads_may_read_at_once(packed, monkeypatch):
 @pytest.mark.parametrize('how', [{'threads': 1}, {'threads': 3}, {'processes': 2}])
 def test_training_gets_the_same_bytes_from_either_layout(tree, packed, how):
     workers = input_pipeline.Workers(**how)
-    batches = [input_pipeline.train_batches(source, TrainTransform(8), 16, seed=3, start_step=2, workers=workers)
+    batches = [input_pipeline.train_batches(source, TrainView(8), 16, seed=3, start_step=2, workers=workers)
                for source in (sources.create('folder', str(tree), 'train'), reopened(packed))]
     for _ in range(4):
         ours, theirs = map(next, batches)
@@ -158,8 +159,8 @@ def test_larger_images_are_shrunk(options, shape):
     image = Encoding(quality=95, **options)(encode(scene(60, 90)))
     pixels = with_pillow(image)
     assert pixels.shape[:2] == shape
-    expected = EvalTransform(min(shape), min(shape))(encode(scene(60, 90)))
-    centre = EvalTransform(min(shape), min(shape))(image)
+    expected = EvalView(min(shape), min(shape))(encode(scene(60, 90)))
+    centre = EvalView(min(shape), min(shape))(image)
     assert np.abs(expected.astype(int) - centre).mean() < 6  # of JPEG; another filter or crop gives tens
 
 
@@ -185,7 +186,7 @@ def test_raw_is_the_centre_square_as_evaluation_crops_it(tmp_path):
     convert(plan(tree, tmp_path / 'out', encoding=Encoding(raw=24)), workers=1)
     pixels = reopened(tmp_path / 'out').image(0)
     assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, EvalTransform(24, 24)(encode(scene(60, 90))))
+    np.testing.assert_array_equal(pixels, EvalView(24, 24)(encode(scene(60, 90))))
 
 
 @pytest.mark.parametrize(('options', 'message'), [

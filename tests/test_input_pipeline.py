@@ -17,12 +17,14 @@ import pytest
 from fixtures_images import class_tree, flip_bit, image_folder, jpeg, parquet_file
 
 from imagenet_jax import sources
-from imagenet_jax.augment.host import EvalTransform, TrainTransform
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.crops import Pad
+from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.input_pipeline import BadSamples, Workers, drawn_batches, eval_batches, to_devices, train_batches
 from imagenet_jax.step import make_mesh
 
-AUGMENT, VIEW = TrainTransform(8, crop='pad', pad=2, color_jitter=0.4), EvalTransform(8, 9)
+AUGMENT, VIEW = TrainView(8, Pad(2), color_jitter=0.4), EvalView(8, 9)
 ONE = Workers(threads=1)
 COUNT = 11  # images of the small data set: no batch size here divides it
 
@@ -326,12 +328,12 @@ def shared_memory() -> set[str]:
 LOOP = """
 import multiprocessing, sys, time
 from imagenet_jax import sources
-from imagenet_jax.augment.host import TrainTransform
+from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.input_pipeline import Workers, train_batches
 
 if __name__ == '__main__':
     source = sources.create('digits', '', 'train', 10, 8)
-    batches = train_batches(source, TrainTransform(8), 4, 0, workers=Workers(processes=2))
+    batches = train_batches(source, TrainView(8), 4, 0, workers=Workers(processes=2))
     next(batches), next(batches)
     print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
     if sys.argv[1] == 'mistake':
@@ -364,7 +366,7 @@ def test_a_worker_that_ends_before_it_begins_is_an_error_and_not_a_hang(tmp_path
     """As each does in a script without the `if` that multiprocessing asks for."""
     script = tmp_path / 'loop.py'
     script.write_text(LOOP.replace("__name__ == '__main__'", 'True').replace("'train', 10, 8", "'train', 10, 224")
-                      .replace('TrainTransform(8)', 'TrainTransform(224)'))  # so that much is handed to a worker
+                      .replace('TrainView(8)', 'TrainView(224)'))  # so that much is handed to a worker
     here = {'PYTHONPATH': str(Path(__file__).parents[1])}
     ended = subprocess.run([sys.executable, str(script), ''], capture_output=True, text=True, env=os.environ | here,
                            timeout=120)
@@ -378,7 +380,7 @@ def test_a_worker_that_ends_before_it_begins_is_an_error_and_not_a_hang(tmp_path
 def test_memory_stays_flat_over_twenty_epochs(workers, tmp_path):
     image_folder(tmp_path, {f'train/ant/{i:03d}.JPEG': jpeg(i, 300, 400) for i in range(120)})
     source = sources.create('folder', str(tmp_path), 'train', 1, 224)
-    batches, levels = train_batches(source, TrainTransform(224), 24, 0, workers=workers), []
+    batches, levels = train_batches(source, TrainView(224), 24, 0, workers=workers), []
     for epoch in range(24):
         for _ in range(5):
             next(batches)

@@ -17,13 +17,17 @@ from PIL import Image
 from runs import ROOT, environment
 
 from configs import digits
-from imagenet_jax import input_pipeline, inspection, preview, sources
-from imagenet_jax.augment.host import EvalTransform, TrainTransform, decode
+from imagenet_jax import experiment, input_pipeline, inspection, preview, sources
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.commands import recipe
 from imagenet_jax.commands import stats as stats_command
 from imagenet_jax.commands import verify as verify_command
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.crops import Pad
+from imagenet_jax.images.decode import decode
+from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.train_view import TrainView
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +225,7 @@ def test_statistics_of_known_colours():
 def test_statistics_of_a_view_weigh_images_alike(tmp_path):
     images = [jpeg(0, 12, 12), jpeg(1, 60, 40)]
     image_folder(tmp_path, {f'train/a/{i}.jpg': image for i, image in enumerate(images)})
-    view = EvalTransform(8, 10)
+    view = EvalView(8, 10)
     found = inspection.statistics(folder(tmp_path), view)
     np.testing.assert_allclose(found['mean'], np.mean([view(image) / 255 for image in images], (0, 1, 2)), rtol=1e-13)
     assert found['pixels'] == 2 * 64
@@ -309,7 +313,7 @@ def test_preview_shows_what_a_step_trains_on(tmp_path, monkeypatch, capsys):
     ran('preview', '--config', 'configs/digits.py', '--output', tmp_path / 'new' / 'seen.png', '--count', 70,
         '--step=3', '--config.augment.flip=True', *pasted)
     source = sources.create('digits', '', 'train')
-    transform = TrainTransform(16, crop='pad', pad=2, flip=True)
+    transform = TrainView(16, Pad(2), flip=True)
     pairs, step = [], 3
     batches = input_pipeline.train_batches(source, transform, 64, 0, step)
     for batch in (next(batches), next(batches)):
@@ -321,6 +325,22 @@ def test_preview_shows_what_a_step_trains_on(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'new' / 'seen.png')), np.asarray(expected))
 
 
+def test_preview_shows_the_part_of_the_device(tmp_path, monkeypatch):
+    class Negative(Normalize):
+        def __call__(self, images):
+            return super().__call__(255 - images)
+
+    monkeypatch.setattr(recipe, 'name', lambda: 'digits')
+    shown = []
+    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    drawn(digits.get_config(), tmp_path / 'plain.png')
+    monkeypatch.setattr(experiment, 'Normalize', Negative)
+    drawn(digits.get_config(), tmp_path / 'negative.png')
+    for plain, negative in zip(*shown, strict=True):
+        np.testing.assert_array_equal(plain.stored, negative.stored)
+        np.testing.assert_array_equal(plain.seen, 255 - negative.seen)
+
+
 def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, 'name', lambda: 'digits')
     class_tree(tmp_path, 5)
@@ -330,7 +350,7 @@ def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tm
     config.data.format, config.data.path, config.data.eval_split = 'folder', str(tmp_path), 'val'
     config.eval_batch_size = 3
     drawn(config, tmp_path / 'all.png', split='eval')
-    view, blank, source = EvalTransform(16, 16), np.zeros((16, 16, 3), np.uint8), folder(tmp_path, 'val')
+    view, blank, source = EvalView(16, 16), np.zeros((16, 16, 3), np.uint8), folder(tmp_path, 'val')
     pairs = [preview.Pair(decode(source.image(i)), view(source.image(i)), source.key(i)[:3],
                           f'12 x 10, {source.key(i)}') if source.image(i)
              else preview.Pair(blank, blank, 'ant', f'unreadable: {source.key(i)}') for i in range(5)]

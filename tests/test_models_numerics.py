@@ -13,7 +13,7 @@ import pytest
 from sklearn.datasets import load_sample_images
 
 from imagenet_jax import models
-from imagenet_jax.augment.device import Normalize
+from imagenet_jax.images.batch import Normalize
 
 pytestmark = pytest.mark.numerics
 

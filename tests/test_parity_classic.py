@@ -12,8 +12,8 @@ from runs import ROOT
 from torch_reference import Case, CifarResNet, check, parametrize, timm_model, torch, torchvision_models
 
 from imagenet_jax import models, sources, weights
-from imagenet_jax.augment.device import Normalize
-from imagenet_jax.augment.host import decode
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.decode import decode
 
 pytestmark = pytest.mark.numerics
 

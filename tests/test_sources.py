@@ -16,8 +16,8 @@ from fixtures_images import class_tree, encode, flip_bit, image_folder, jpeg, pa
 from fixtures_layouts import LAYOUTS, text
 
 from imagenet_jax import sources
-from imagenet_jax.augment.host import DecodeError, decode
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.decode import DecodeError, decode
 from imagenet_jax.sources import parquet as parquet_layout
 
 NAMES = ('ant', 'bee', 'cat')

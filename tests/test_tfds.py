@@ -13,8 +13,8 @@ from fixtures_images import encode, flip_bit, jpeg, scene
 from runs import ROOT, environment
 
 from imagenet_jax import sources
-from imagenet_jax.augment.host import decode
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.decode import decode
 from imagenet_jax.sources.tfds import Tfds
 
 tfds = pytest.importorskip('tensorflow_datasets')
@@ -246,13 +246,13 @@ def test_training_batches_without_tensorflow(tmp_path):
     script.write_text(f"""
 import contextlib, sys
 from imagenet_jax import input_pipeline, sources
-from imagenet_jax.augment.host import TrainTransform
+from imagenet_jax.images.train_view import TrainView
 if __name__ == '__main__':
     source = sources.create('tfds', {str(tmp_path)!r}, 'train', 3, 8, dataset='tiny')
     sums = []
     for processes in (0, 1):
         workers = input_pipeline.Workers(processes)
-        with contextlib.closing(input_pipeline.train_batches(source, TrainTransform(8), 4, 0, 0, workers)) as batches:
+        with contextlib.closing(input_pipeline.train_batches(source, TrainView(8), 4, 0, 0, workers)) as batches:
             batch = next(batches)
             assert batch['bad'].max() == -1 and (batch['label'] == batch['index'] % 3).all()
             sums.append(batch['image'].sum())

@@ -12,11 +12,11 @@ from test_multi_label import voc
 
 from configs import common
 from imagenet_jax import models, record, sources, trained
-from imagenet_jax.augment.device import Normalize
 from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.commands import evaluate as evaluate_command
 from imagenet_jax.commands import predict as predict_command
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Normalize
 
 CLASSES = ('ant', 'bee', 'cat')
 

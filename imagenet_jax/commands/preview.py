@@ -1,4 +1,4 @@
-"""Draws what a model will see: images as they are stored, each beside the view that the input pipeline makes of it.
+"""Draws what a model will see: images as they are stored, each beside what becomes of it on the host and the device.
 
     python -m imagenet_jax preview --config configs/imagenette_resnet18.py --output preview.png
     python -m imagenet_jax preview --config configs/resnet50.py --output preview.png --count 32 --step 1000 \\
@@ -12,13 +12,13 @@
   --step N             from which batch on: those that a run trains on at that step, the first where not given
   --split train|eval   train where not given
 
-Colours are as before normalising, which the device does.
+The device's part is computed here on the CPU; its normalising is undone at the end, so that colours are as usual.
 """
 
 import contextlib
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -27,10 +27,10 @@ from absl import flags
 from PIL import Image
 
 from imagenet_jax import input_pipeline, inspection, models, sources
-from imagenet_jax.augment.host import decode
 from imagenet_jax.commands import recipe
 from imagenet_jax.errors import UserError
-from imagenet_jax.experiment import Options, open_input
+from imagenet_jax.experiment import Options, open_device_part, open_input
+from imagenet_jax.images.decode import decode
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
 
@@ -66,7 +66,8 @@ def _preview(config) -> None:
     source, batches, skipped = _batches(options)
     names = inspection.classes(source)
     with contextlib.closing(batches):
-        rows = ((batch, row) for batch in itertools.islice(batches, skipped, None)
+        seen = map(_through_device(options), itertools.islice(batches, skipped, None))
+        rows = ((batch, row) for batch in seen
                 for row in np.flatnonzero(batch.get('mask', batch['index'] >= 0)))
         shown = [_pair(source, names, batch, row) for batch, row in itertools.islice(rows, _COUNT.value)]
     if not shown:
@@ -91,6 +92,13 @@ def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int]:
         return train, input_pipeline.train_batches(train, augment, options.batch_size, options.seed, _STEP.value,
                                                    data.workers), 0
     return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), _STEP.value
+
+
+def _through_device(options: Options) -> Callable[[dict], dict]:
+    """Host batch -> the same with its images as the model sees them, as uint8 pixels again."""
+    part = open_device_part(options)
+    show = jax.jit(lambda images: part.undo(part(images)))
+    return lambda batch: batch | {'image': np.asarray(show(batch['image']))}
 
 
 def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pair:

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_jax import inspection
-from imagenet_jax.augment.host import EvalTransform, decode
 from imagenet_jax.commands import data_set
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.decode import decode
+from imagenet_jax.images.eval_view import EvalView
 
 # Unreadable images that are printed; --output has all.
 _SHOWN = 20
@@ -44,7 +45,7 @@ def _stats(arguments) -> None:
     size, resize = arguments.size, arguments.resize or arguments.size
     if resize and not size:
         raise UserError('--resize needs --size, the side of the crop that is measured')
-    view = EvalTransform(size, resize) if size else decode
+    view = EvalView(size, resize) if size else decode
     source = data_set.open_split(arguments, arguments.split)
     found = inspection.statistics(source, view, arguments.workers, arguments.max_images)
     if arguments.output:

@@ -17,8 +17,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from imagenet_jax.augment.host import EvalTransform, decode
 from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.images.decode import decode
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.sources import Source, array_record
 
 
@@ -46,7 +47,7 @@ class Encoding:
     def __call__(self, image: bytes | np.ndarray) -> bytes | np.ndarray:
         """Encoded bytes, or uint8 pixels. Raises DecodeError."""
         if self.raw:
-            return EvalTransform(self.raw, self.raw)(image)
+            return EvalView(self.raw, self.raw)(image)
         pixels = decode(image)
         height, width = pixels.shape[:2]
         limits = (self.resize_shorter, min(height, width)), (self.max_side, max(height, width))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from imagenet_jax.augment.host import DecodeError
 from imagenet_jax.convert.plan import Plan
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.sources import array_record
 
 # One record a group, so that each can be read alone; JPEGs do not compress.

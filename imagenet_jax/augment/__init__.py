@@ -1,1 +1,0 @@
-"""What happens to images: `host` one at a time before the copy to the device, `device` a batch at a time after it."""

@@ -1,0 +1,36 @@
+"""Evaluation's view of one image, as published results have it."""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.images.decode import decode
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalView:
+    """Shorter side to `resize`, then the centre crop, uint8 (size, size, 3).
+
+    Decoded in full and filtered antialiased, as Pillow and torchvision do.
+    """
+    size: int
+    resize: int
+
+    def __post_init__(self):
+        if not 0 < self.size <= self.resize:
+            raise UserError(f'eval.size {self.size} must be at most eval.resize {self.resize}')
+
+    def __call__(self, image: bytes | np.ndarray) -> np.ndarray:
+        pixels = decode(image)
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        to_height, to_width = int(self.resize * height / short), int(self.resize * width / short)
+        top, left = round((to_height - self.size) / 2), round((to_width - self.size) / 2)
+        if (to_height, to_width) == (height, width):
+            return pixels[top:top + self.size, left:left + self.size]
+        # One filter pass that computes the crop alone: the box is the crop in the image's own coordinates.
+        down, across = height / to_height, width / to_width
+        box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
+        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))

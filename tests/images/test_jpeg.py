@@ -1,0 +1,50 @@
+"""The compiled reader of crops."""
+
+import numpy as np
+import pytest
+from fixtures_images import encode, jpeg, scene
+from PIL import Image
+
+from imagenet_jax.images import jpeg as jpeg_reader
+from imagenet_jax.images.decode import decode
+from imagenet_jax.images.train_view import TrainView
+
+
+@pytest.fixture
+def without_reader(monkeypatch):
+    """As where it could not be built."""
+    monkeypatch.setattr(jpeg_reader, '_decode_crop', None)
+
+
+@pytest.mark.skipif(not jpeg_reader.BUILT, reason='the compiled JPEG reader is not built here')
+@pytest.mark.parametrize('options', [{'subsampling': 0}, {'subsampling': 1}, {'subsampling': 2}, {'progressive': True},
+                                     {'restart_marker_blocks': 5}, {'quality': 20}])
+@pytest.mark.parametrize('shrink', [1, 2, 4, 8])
+def test_the_compiled_reader_changes_no_pixel(options, shrink):
+    for data in (encode(scene(203, 157), **options), encode(scene(203, 157)[..., 0], **options)):
+        whole = decode(data, shrink)
+        height, width = whole.shape[:2]
+        for top, left, bottom, right in [(0, 0, height, width), (height - 1, width - 1, height, width), (0, 0, 1, 1),
+                                         (3, 5, 9, 17), (height // 3, width // 2, height - 2, width - 3)]:
+            crop = jpeg_reader.decode_crop(data, shrink, top, left, bottom - top, right - left)
+            np.testing.assert_array_equal(crop, whole[top:bottom, left:right])
+
+
+@pytest.mark.skipif(not jpeg_reader.BUILT, reason='the compiled JPEG reader is not built here')
+def test_the_compiled_reader_leaves_to_others_what_it_cannot_answer_for():
+    good, middle = jpeg(0, 60, 60), len(jpeg(0, 60, 60)) // 2
+    cmyk = encode(Image.fromarray(scene(60, 60)).convert('CMYK'))
+    for data in (b'', b'\xff\xd8', good[:middle], good[:-2], good[:middle] + b'\xff\xd9', cmyk,
+                 encode(scene(60, 60), 'PNG')):
+        assert jpeg_reader.decode_crop(data, 1, 52, 0, 8, 8) is None
+    assert jpeg_reader.decode_crop(good[:-2], 1, 0, 0, 8, 8) is None  # the end is looked for below the crop too
+    for box in ((-1, 0, 8, 8), (0, -1, 8, 8), (53, 0, 8, 8), (0, 53, 8, 8), (0, 0, 0, 8), (0, 0, 8, 0)):
+        assert jpeg_reader.decode_crop(good, 1, *box) is None
+
+
+def test_without_the_compiled_reader_nothing_changes(without_reader, monkeypatch):
+    images, view = [encode(scene(150, 200)), encode(scene(600, 400), quality=60)], TrainView(32)
+    plain = [view(image, np.random.default_rng(seed)) for image in images for seed in range(10)]
+    monkeypatch.undo()
+    for (image, seed), crop in zip(((image, seed) for image in images for seed in range(10)), plain, strict=True):
+        np.testing.assert_array_equal(view(image, np.random.default_rng(seed)), crop)

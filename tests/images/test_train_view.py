@@ -1,0 +1,104 @@
+"""Training's view."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fixtures_images import jpeg, scene
+
+from configs import common
+from imagenet_jax.errors import UserError
+from imagenet_jax.images import train_view
+from imagenet_jax.images.crops import Pad, RandomResized, Whole
+from imagenet_jax.images.train_view import TrainView
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_flip_mirrors_half_of_the_images():
+    pixels, rng = scene(8, 8), np.random.default_rng(0)
+    seen = [TrainView(8, Whole())(pixels, rng).tobytes() for _ in range(400)]
+    assert set(seen) == {pixels.tobytes(), pixels[:, ::-1].tobytes()}
+    assert 0.4 < seen.count(pixels.tobytes()) / 400 < 0.6
+    assert {TrainView(8, Whole(), flip=False)(pixels, rng).tobytes() for _ in range(20)} == {pixels.tobytes()}
+
+
+@pytest.mark.parametrize('crop', [RandomResized(), Pad(2), Whole()])
+@pytest.mark.parametrize('image', [jpeg(), scene(9, 5), scene(8, 8)[..., :1]], ids=['jpeg', 'rgb', 'grey'])
+def test_every_crop_is_uint8_of_the_size_and_a_function_of_the_generator(crop, image):
+    view = TrainView(8, crop, color_jitter=0.4)
+    first, again, other = (view(image, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert first.shape == (8, 8, 3) and first.dtype == np.uint8
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_without_flip_and_jitter_the_crop_is_the_view():
+    pixels = scene(16, 16)
+    np.testing.assert_array_equal(TrainView(16, Whole(), flip=False)(pixels, np.random.default_rng(0)), pixels)
+
+
+# --- from a config
+
+
+def created(*arguments):
+    """Of configs/common.py with options as on the command line."""
+    config = common.get_config()
+    config.update_from_flattened_dict(dict(arguments))
+    return train_view.create(config.augment, 'config.augment')
+
+
+def test_a_section_chooses_the_crop_and_sets_it():
+    assert created() == TrainView(224, RandomResized((0.08, 1.0), (3 / 4, 4 / 3)), True, 0.0)
+    assert created(('augment.scale', (0.2, 1.0)), ('augment.flip', False)) == TrainView(
+        224, RandomResized((0.2, 1.0)), False)
+    assert created(('augment.crop', 'pad')) == TrainView(224, Pad(4))
+    assert created(('augment.crop', 'pad'), ('augment.pad', 28)) == TrainView(224, Pad(28))
+    assert created(('augment.crop', 'none'), ('augment.size', 16)) == TrainView(16, Whole())
+    assert train_view.create({'size': 8, 'crop': 'random_resized', 'scale': [0.5, 1]}, 'config.augment') == TrainView(
+        8, RandomResized((0.5, 1)))
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'crop': 'random_resize'}, r"unknown config\.augment\.crop 'random_resize'; did you mean random_resized"),
+    ({'pad': 99}, r'augment\.pad=99 is read by config\.augment\.crop=pad, not by random_resized; leave it unset'),
+    ({'crop': 'none', 'ratio': (1, 2)}, r'augment\.ratio=\(1, 2\) is read by config\.augment\.crop=random_resized,'),
+    ({'flpi': True}, r"option config\.augment\.flpi: nothing reads 'flpi'; did you mean flip"),
+    ({'scael': (0.1, 1)}, r"option config\.augment\.scael: nothing reads 'scael'; did you mean scale"),
+    ({'scale': 0.2}, r'config\.augment\.scale=0\.2 must be a tuple of 2'),
+    ({'crop': 'pad', 'pad': 1.5}, r'config\.augment\.pad=1\.5 must be a whole number'),
+    ({'crop': 'pad', 'pad': -1}, r'augment\.pad -1 must not be negative'),
+    ({'scale': (0.0, 1.0)}, r'augment\.scale'), ({'scale': (0.5, 1.5)}, r'augment\.scale'),
+    ({'scale': (0.9, 0.1)}, r'augment\.scale'), ({'ratio': (2.0, 1.0)}, r'augment\.ratio'),
+    ({'size': 0}, r'augment\.size 0 must be positive'),
+    ({'color_jitter': -0.1}, r'augment\.color_jitter -0\.1 must be finite and not negative'),
+    ({'color_jitter': float('nan')}, r'config\.augment\.color_jitter=nan must be a finite number')])
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        train_view.create({'size': 8, 'crop': 'random_resized'} | options, 'config.augment')
+
+
+@pytest.mark.parametrize('options', [{'crop': None}, {'size': None}])
+def test_missing_options_are_named(options):
+    with pytest.raises(UserError, match=f'config.augment lacks {next(iter(options))}'):
+        train_view.create({'size': 8, 'crop': 'random_resized'} | options, 'config.augment')
+
+
+def test_a_tuple_may_be_set_on_the_command_line():
+    script = """
+from absl import app
+from ml_collections import config_flags
+from imagenet_jax.images import train_view
+flag = config_flags.DEFINE_config_file('config')
+app.run(lambda _: print(train_view.create(flag.value.augment, 'config.augment')))
+"""
+    command = [sys.executable, '-c', script, '--config=configs/common.py', '--config.augment.scale=(0.2, 1.0)']
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert 'RandomResized(scale=(0.2, 1.0)' in done.stdout, done.stderr
+
+
+def test_data_workers_pay_for_no_jax():
+    script = 'import imagenet_jax.images.train_view, imagenet_jax.images.eval_view, sys; print("jax" in sys.modules)'
+    assert subprocess.check_output([sys.executable, '-c', script], cwd=ROOT, text=True) == 'False\n'
