@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_jax.metrics import average_precision
+from imagenet_jax.metrics.average_precision import average_precision
 
 
 def evaluate(eval_step: Callable, variables: dict, batches: Iterable[tuple[dict, dict]], expected: int,

@@ -14,7 +14,9 @@ from imagenet_jax import record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.metrics import Meter, MetricWriter, Progress, confusion_image, image_grid
+from imagenet_jax.metrics.pictures import confusion_image, image_grid
+from imagenet_jax.metrics.progress import Meter, Progress
+from imagenet_jax.metrics.run_log import MetricWriter
 
 log = logging.getLogger(__name__)
 

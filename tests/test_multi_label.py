@@ -14,7 +14,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.evaluate import evaluate
 from imagenet_jax.experiment import Experiment
 from imagenet_jax.losses import accuracy, sigmoid_cross_entropy
-from imagenet_jax.metrics import average_precision
+from imagenet_jax.metrics.average_precision import average_precision
 
 # --- average precision
 
