@@ -12,7 +12,7 @@ import numpy as np
 
 from imagenet_jax import record, runtime
 from imagenet_jax.checkpoint import Checkpoints
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import Stopped, UserError
 from imagenet_jax.experiment import Experiment
 from imagenet_jax.metrics.pictures import confusion_image, image_grid
 from imagenet_jax.metrics.progress import Meter, Progress
@@ -33,7 +33,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
 
     Raises:
       UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
-      runtime.Stopped: a signal came, and the run is saved.
+      Stopped: a signal came, and the run is saved.
     """
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(runtime.StopSignal())
@@ -116,7 +116,7 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             meter.pause()
             checkpoints.save(state, result[experiment.score] if evaluating else None)
         if signal:
-            raise runtime.Stopped(signal)
+            raise Stopped(signal)
         meter.resume()
     return result
 
