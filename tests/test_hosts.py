@@ -58,12 +58,3 @@ def test_a_signal_to_one_host_stops_all_that_resume_and_may_become_one(tmp_path)
     run(tmp_path, f'--config.steps={stopped + 5}', *often, base=SMALL)
     last = rows(tmp_path)[-1]
     assert last['step'] == stopped + 5 and np.isfinite(last['train/loss'])
-
-
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('--config.distributed.count=2',), 'need config.distributed.address'),
-    (('--config.distributed.address=localhost:1', '--config.distributed.count=2', '--config.distributed.rank=2'),
-     'config.distributed.rank=2 must be in 0..count-1'),
-])
-def test_half_given_hosts_are_an_error(arguments, message, tmp_path):
-    assert message in run(tmp_path, *arguments, code=1)
