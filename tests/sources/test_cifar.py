@@ -37,7 +37,7 @@ def test_cifar100_has_fine_and_coarse_labels(tmp_path):
 
 
 def test_cifar_parts_of_the_training_split(tmp_path):
-    cifar100(tmp_path / 'whole', 50_000)
+    cifar100(tmp_path / 'whole', 50_000, pickle.dumps)
     train, val = (create('cifar', tmp_path / 'whole', split, num_classes=5) for split in ('train45k', 'val5k'))
     assert (len(train), len(val)) == (45_000, 5_000)
     assert train.key(44_999) == 'train:44999' and val.key(0) == 'train:45000' and val.key(4_999) == 'train:49999'

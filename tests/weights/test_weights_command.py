@@ -1,13 +1,12 @@
 """The command weights: import and export."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fixtures_commands import called, ran
 from fixtures_weights import assert_same, random_variables
-from runs import ROOT, environment
 from safetensors.numpy import load_file
 
 from imagenet_jax import models, weight_files, weights
@@ -15,30 +14,24 @@ from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.command_line import running
 
 
-def command(*arguments, code=0):
-    done = subprocess.run([sys.executable, '-m', 'imagenet_jax', 'weights', *map(str, arguments)], cwd=ROOT,
-                          env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == code, done.stdout
-    return done.stdout
-
-
-def test_import_load_export(tmp_path):
+def test_import_load_export(tmp_path, monkeypatch, capsys):
     model = models.create('resnet20_cifar', num_classes=7, shortcut='B')
     variables = random_variables(model)
     given, folder, back = tmp_path / 'in.safetensors', tmp_path / 'imported', tmp_path / 'out.safetensors'
     weight_files.write(given, weights.to_torch(model, variables))
     arguments = ['import', '--model', 'resnet20_cifar', '--input', given, '--output', folder]
-    refused = command(*arguments, code=1)
-    assert 'linear.bias: has shape (7,), the model (10,)' in refused and 'Traceback' not in refused
+    refused, _ = called(monkeypatch, capsys, 'weights', *arguments)
+    assert refused.startswith('error: ') and 'linear.bias: has shape (7,), the model (10,)' in refused
     assert not Path(folder).exists()
     arguments += ['--num-classes', '7', '--option', 'shortcut=B']
-    output = command(*arguments)
+    output = ran('weights', *arguments)
     assert 'sha256' in output and 'parameters of' in output
     config, loaded = load_variables(folder)
     assert config == {'name': 'resnet20_cifar', 'num_classes': 7, 'shortcut': 'B'}
     assert_same(loaded, variables)
-    assert 'holds a run or an import already' in command(*arguments, code=1)
-    command('export', '--checkpoint', folder, '--output', back)
+    assert 'holds a run or an import already' in called(monkeypatch, capsys, 'weights', *arguments)[0]
+    code, out = called(monkeypatch, capsys, 'weights', 'export', '--checkpoint', folder, '--output', back)
+    assert code is None and out.endswith(f' are in {back}\n')
     assert_same(load_file(back), load_file(given))
 
 
