@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -89,7 +90,7 @@ def test_hosts_that_cannot_be_joined_are_an_error(monkeypatch):
 
 def test_settings(monkeypatch, tmp_path):
     settings = {}
-    monkeypatch.setattr(jax.config, 'update', settings.__setitem__)
+    monkeypatch.setattr(jax, 'config', SimpleNamespace(jax_compilation_cache_dir=None, update=settings.__setitem__))
     monkeypatch.setenv('XLA_FLAGS', '--given=1')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     runtime.configure_jax(deterministic=False, compilation_cache=False)
