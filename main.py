@@ -1,6 +1,6 @@
 """Trains and evaluates one model: python main.py --config configs/resnet50.py --workdir runs/resnet50"""
 
-from imagenet_jax.commands import train
+from imagenet_jax.command_line import running
 
 if __name__ == '__main__':  # data workers import this file anew
-    train.main()
+    running.run('train')

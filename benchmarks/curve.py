@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from imagenet_jax import record
-from imagenet_jax.metrics import read_rows
+from imagenet_jax.metrics.run_log import read_rows
 
 CURVE = ('train/epoch', 'train/loss', 'train/accuracy', 'train/images_per_s', 'eval/top1', 'eval/top5', 'eval/loss')
 

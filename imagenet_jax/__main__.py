@@ -1,8 +1,10 @@
 """python -m imagenet_jax COMMAND"""
 
-import importlib
-import os
 import sys
+from typing import NoReturn
+
+from imagenet_jax.command_line import running
+from imagenet_jax.errors import unknown
 
 _COMMANDS = {
     'train': 'train and evaluate one model, as main.py does',
@@ -17,19 +19,20 @@ _COMMANDS = {
 }
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Runs the command named by the first argument."""
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name not in _COMMANDS:
-        lines = [f'  {command:10} {what}' for command, what in _COMMANDS.items()]
-        print('\n'.join(['usage: python -m imagenet_jax COMMAND [--help]', '', *lines]))
-        sys.exit(0 if name in ('-h', '--help') else f'error: no command {name!r}')
+        running.leave(lambda: _list(name))
     sys.argv = [f'{sys.argv[0]} {name}', *sys.argv[2:]]
-    try:
-        importlib.import_module(f'imagenet_jax.commands.{name}').main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # a reader such as head has seen enough; nothing is left to flush at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    running.run(name)
+
+
+def _list(name: str) -> None:
+    if name not in ('-h', '--help'):
+        raise unknown('command', name, _COMMANDS)
+    lines = [f'  {command:10} {what}' for command, what in _COMMANDS.items()]
+    print('\n'.join(['usage: python -m imagenet_jax COMMAND [--help]', '', *lines]))
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import flax.linen as nn
 
-from imagenet_jax import weights
+from imagenet_jax import weight_files, weights
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.errors import UserError
 
@@ -17,7 +17,7 @@ def load(source: str, model: nn.Module) -> dict[str, dict]:
 
     Args:
       source: the folder of a run (its best checkpoint, or where none was evaluated the newest) or of an
-        import, or whatever `weights.find` takes: a file of PyTorch weights, a folder with one, hf:OWNER/NAME.
+        import, or whatever `weight_files.find` takes: a file of PyTorch weights, a folder with one, hf:OWNER/NAME.
       model: from `models.create`.
 
     Returns:
@@ -33,8 +33,8 @@ def load(source: str, model: nn.Module) -> dict[str, dict]:
             theirs = model.clone(num_classes=options['num_classes'])
             weights.refuse_misfit(theirs, variables)
         else:
-            path, _ = weights.find(source)
-            state_dict = weights.read(path)
+            path, _ = weight_files.find(source)
+            state_dict = weight_files.read(path)
             theirs = model.clone(num_classes=weights.classes_of(model, state_dict))
             variables = weights.from_torch(theirs, state_dict)
     except UserError as error:

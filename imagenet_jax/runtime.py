@@ -70,6 +70,11 @@ def default_dtype() -> str:
     return 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
 
 
+def keep_to_cpu() -> None:
+    """For what computes little: an accelerator may be busy, and its memory is not ours to take."""
+    jax.config.update('jax_platforms', 'cpu')
+
+
 def cache_folder() -> Path:
     """Where this user's programs keep what they can make again."""
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'imagenet_jax'
@@ -96,14 +101,6 @@ def join_hosts(address: str = '', count: int = 0, rank: int = -1, detect: bool =
         jax.distributed.initialize(*((address, count, rank) if address else ()))
     except (ValueError, RuntimeError) as error:
         raise UserError(f'cannot join the other hosts: {error}') from error
-
-
-class Stopped(Exception):
-    """A signal ended the run after it was saved."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
 
 
 class StopSignal:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.metrics import average_precision
+from imagenet_jax.metrics.average_precision import average_precision
 from imagenet_jax.models.layers import at_least_float32
 from imagenet_jax.sources import Source
 

@@ -12,9 +12,11 @@ import numpy as np
 
 from imagenet_jax import record, runtime
 from imagenet_jax.checkpoint import Checkpoints
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import Stopped, UserError
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.metrics import Meter, MetricWriter, Progress, confusion_image, image_grid
+from imagenet_jax.metrics.pictures import confusion_image, image_grid
+from imagenet_jax.metrics.progress import Meter, Progress
+from imagenet_jax.metrics.run_log import MetricWriter
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
 
     Raises:
       UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
-      runtime.Stopped: a signal came, and the run is saved.
+      Stopped: a signal came, and the run is saved.
     """
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(runtime.StopSignal())
@@ -108,7 +110,7 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             meter.pause()
             checkpoints.save(state, row[f'eval/{experiment.task.score}'] if evaluating else None)
         if signal:
-            raise runtime.Stopped(signal)
+            raise Stopped(signal)
         if stale:
             log.info('step %d ends the run%s', at, _why_stale(experiment, state))
             break

@@ -1,7 +1,10 @@
 """Tests run on the CPU with eight simulated devices, set before JAX starts."""
 
+import logging
 import os
 import signal
+
+import pytest
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 # Compiling is most of what tests do, and the code it makes runs for milliseconds.
@@ -18,3 +21,13 @@ def pytest_collection_modifyitems(items):
     """Files that start whole runs go first: one left to the end would keep a single worker busy."""
     import runs
     items.sort(key=lambda item: getattr(item.module, 'run', None) is not runs.run)
+
+
+@pytest.fixture(autouse=True)
+def log():
+    """Commands called in this process set the log up as for a terminal."""
+    ours = logging.getLogger('imagenet_jax')
+    handlers, level, propagate = ours.handlers[:], ours.level, ours.propagate
+    yield
+    ours.handlers[:], ours.propagate = handlers, propagate
+    ours.setLevel(level)

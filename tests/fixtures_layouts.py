@@ -77,13 +77,13 @@ def cifar10(root: Path, dump: Callable = python2, **changes) -> Path:
     return image_folder(root, files)
 
 
-def cifar100(root: Path, count: int = 10) -> Path:
+def cifar100(root: Path, count: int = 10, dump: Callable = python2) -> Path:
     """Fine labels row % 5, coarse ones row % 2, the first row of an image's red row % 251."""
     data = np.zeros((count, 3072), np.uint8)
     data[:, :32] = np.arange(count)[:, None] % 251
-    batch = python2({'fine_labels': [row % 5 for row in range(count)],
+    batch = dump({'fine_labels': [row % 5 for row in range(count)],
                      'coarse_labels': [row % 2 for row in range(count)], 'data': data})
-    meta = python2({'fine_label_names': list('abcde'), 'coarse_label_names': ['vowel', 'consonant']})
+    meta = dump({'fine_label_names': list('abcde'), 'coarse_label_names': ['vowel', 'consonant']})
     return image_folder(root, {'cifar-100-python/train': batch, 'cifar-100-python/meta': meta})
 
 

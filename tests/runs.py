@@ -50,6 +50,12 @@ def rows(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
+def numbers(workdir: Path) -> list[dict]:
+    """Rows without what a clock or an interruption decides."""
+    kept = [{k: v for k, v in row.items() if k not in ('train/images_per_s', 'resume/step')} for row in rows(workdir)]
+    return [row for row in kept if set(row) != {'step'}]
+
+
 def stop_when(process: subprocess.Popen, condition, number: int = signal.SIGKILL) -> None:
     """Sends the whole process group a signal as soon as the condition holds."""
     deadline = time.monotonic() + 240

@@ -12,7 +12,7 @@ from runs import run, saved
 from test_options import refused, small
 from test_step import assert_trees_equal, batch
 
-from imagenet_jax import finetune, models, step, weights
+from imagenet_jax import finetune, models, step, weight_files, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.resnet_cifar import CifarResNet
@@ -39,7 +39,7 @@ def given(tmp_path_factory):
     variables = variables_of(model)
     save_variables(root / 'run', variables)
     (root / 'run' / 'config.json').write_text('{"model": {"name": "resnet8_cifar", "num_classes": 7}}')
-    weights.write(root / 'file.safetensors', weights.to_torch(model, variables))
+    weight_files.write(root / 'file.safetensors', weights.to_torch(model, variables))
     return model, variables, root / 'run', root / 'file.safetensors'
 
 
@@ -83,7 +83,7 @@ def test_weights_without_a_head_load(given):
     model, variables, _, _ = given
     state_dict = weights.to_torch(model, variables)
     file = given[3].with_name('headless.safetensors')
-    weights.write(file, {name: value for name, value in state_dict.items() if not name.startswith('linear')})
+    weight_files.write(file, {name: value for name, value in state_dict.items() if not name.startswith('linear')})
     assert 'params/linear/kernel' not in flat(finetune.load(str(file), model))
 
 

@@ -1,9 +1,10 @@
-"""Images of several classes: average precision, the step on one device and on eight, and whole runs."""
+"""Images of several classes: the step on one device and on eight, and whole runs."""
 
 import numpy as np
 import pytest
 from fixtures_images import encode, image_folder
 from fixtures_layouts import thing
+from fixtures_scores import drawn
 from runs import contents, rows, run, saved
 from test_evaluation import batch as eval_batch
 from test_evaluation import make
@@ -13,67 +14,8 @@ from configs import common
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import measure
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.metrics import average_precision
+from imagenet_jax.metrics.average_precision import average_precision
 from imagenet_jax.task import Sigmoid
-
-# --- average precision
-
-
-def column(*values):
-    return np.array(values, np.float32)[:, None]
-
-
-@pytest.mark.parametrize(('labels', 'expected'), [
-    ((1, 1, 0, 0), 1.0),
-    ((0, 0, 1, 1), 1 / 2),             # precision 1/3 at recall 1/2, 2/4 at 1: the better one holds for both
-    ((1, 0, 1, 0), 1 / 2 + 1 / 2 * 2 / 3),
-    ((0, 1, 0, 0), 1 / 2),
-    ((np.nan, 1, 0, np.nan), 1.0),     # as if they were not there
-    ((0, 0, np.nan, 0), np.nan),
-])
-def test_average_precision_by_hand(labels, expected):
-    found = average_precision(column(4, 3, 2, 1), column(*labels))
-    np.testing.assert_allclose(found, [expected])
-
-
-def test_equal_scores_are_retrieved_together():
-    for labels in ((1, 0, 0, 0), (0, 0, 0, 1)):
-        np.testing.assert_allclose(average_precision(column(0, 0, 0, 0), column(*labels)), [1 / 4])
-
-
-def test_scores_that_are_not_finite_are_never_retrieved():
-    np.testing.assert_allclose(average_precision(column(-np.inf, 2, np.nan, np.inf), column(1, 1, 1, 1)), [1 / 4])
-    np.testing.assert_array_equal(average_precision(column(-np.inf, np.nan), column(1, 0)), [0])
-
-
-def brute_force(scores, labels):
-    """The definition, for every recall that there is."""
-    kept = ~np.isnan(labels)
-    scores, labels = scores[kept], labels[kept] == 1
-    curve = []
-    for threshold in np.unique(scores):
-        taken = scores >= threshold
-        curve.append((labels[taken].sum() / labels.sum(), labels[taken].mean()))
-    area, before = 0.0, 0.0
-    for recall in sorted({recall for recall, _ in curve}):
-        area += (recall - before) * max(precision for r, precision in curve if r >= recall)
-        before = recall
-    return area
-
-
-def drawn(n, k, seed=0):
-    """Scores with ties, labels with 1 less often than 0, some not counted."""
-    rng = np.random.default_rng(seed)
-    labels = (rng.random((n, k)) < 0.3).astype(np.float32)
-    labels[rng.random((n, k)) < 0.1] = np.nan
-    return rng.integers(-9, 10, (n, k)).astype(np.float32) / 3, labels
-
-
-def test_average_precision_by_brute_force():
-    scores, labels = drawn(40, 30)
-    expected = [brute_force(*pair) for pair in zip(scores.T, labels.T, strict=True)]
-    np.testing.assert_allclose(average_precision(scores, labels), expected)
-
 
 # --- the step
 

@@ -11,7 +11,7 @@ import pytest
 from runs import ROOT
 from torch_reference import Case, CifarResNet, check, parametrize, timm_model, torch, torchvision_models
 
-from imagenet_jax import models, sources, weights
+from imagenet_jax import models, sources, weight_files, weights
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.decode import decode
 
@@ -145,7 +145,7 @@ def test_published_weights_classify_cifar10_as_in_pytorch():
         pytest.skip(f'no {shared}/cifar10')
     source = sources.create('parquet', str(shared / 'cifar10'), 'test', 10, 32)
     images = np.array(Normalize()(jnp.asarray(np.stack([decode(source.image(i)) for i in range(len(source))]))))
-    state_dict = weights.read(shared / 'weights' / 'resnet20_cifar10.th')
+    state_dict = weight_files.read(shared / 'weights' / 'resnet20_cifar10.th')
     model, reference = models.create('resnet20_cifar'), CifarResNet(3).eval()
     reference.load_state_dict({n.removeprefix('module.'): v for n, v in state_dict['state_dict'].items()})
     forward = jax.jit(partial(model.apply, weights.from_torch(model, state_dict)))

@@ -11,7 +11,7 @@ import pytest
 from test_models import flat
 from test_step import Run, batch
 
-from imagenet_jax import models, record
+from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import (
     ghostnet,
@@ -144,10 +144,3 @@ def test_it_takes_less_memory():
 def test_models_without_blocks_refuse_it():
     with pytest.raises(UserError, match="option of model vgg11: 'remat'"):
         models.create('vgg11', remat=True)
-
-
-def test_a_run_may_go_on_with_it(tmp_path):
-    record.write(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet50', 'remat': None}})
-    record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet50', 'remat': True}})
-    with pytest.raises(UserError, match=r'model\.name'):
-        record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet101', 'remat': True}})

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import contents, finish, rows, run, saved, start, stop_when
+from runs import contents, finish, numbers, rows, run, saved, start, stop_when
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -21,12 +21,6 @@ def reference(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp('reference')
     run(workdir, board=True)
     return workdir
-
-
-def numbers(workdir: Path) -> list[dict]:
-    """Rows without what a clock or an interruption decides."""
-    kept = [{k: v for k, v in row.items() if k not in ('train/images_per_s', 'resume/step')} for row in rows(workdir)]
-    return [row for row in kept if set(row) != {'step'}]
 
 
 def assert_same(workdir: Path, reference: Path) -> None:

@@ -21,7 +21,10 @@ def run(monkeypatch, capsys):
     """Runs the command in this process; answers what it prints."""
     def _run(*arguments):
         monkeypatch.setattr(sys, 'argv', ['imagenet_jax', 'models', *arguments])
-        __main__.main()
+        with pytest.raises(SystemExit) as caught:
+            __main__.main()
+        if caught.value.code:
+            raise caught.value
         return capsys.readouterr().out
     return _run
 

@@ -12,7 +12,7 @@ import imagenet_jax
 @pytest.mark.runs
 def test_quick_start_learns(tmp_path):
     """In a quarter of its epochs; one of ten is right by chance."""
-    run(tmp_path, '--config.epochs=5', base=('--config', 'configs/digits.py'), board=True)
+    run(tmp_path, '--config.epochs=5', base=('--config', 'configs/digits.py'))
     assert rows(tmp_path)[-1]['eval/top1'] > 0.95
 
 

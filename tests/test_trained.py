@@ -6,15 +6,14 @@ import logging
 import jax
 import numpy as np
 import pytest
+from fixtures_commands import called, ran
 from fixtures_images import class_tree, image_folder, jpeg, parquet_file
-from test_inspection import Pixels, called, log, ran  # noqa: F401
+from fixtures_sources import Pixels
 from test_multi_label import voc
 
 from configs import common
 from imagenet_jax import models, record, sources, trained
 from imagenet_jax.checkpoint import load_variables, save_variables
-from imagenet_jax.commands import evaluate as evaluate_command
-from imagenet_jax.commands import predict as predict_command
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Normalize
 
@@ -108,21 +107,21 @@ def run(tmp_path_factory):
 
 def as_json(monkeypatch, capsys, command, *arguments):
     code, out = called(monkeypatch, capsys, command, *arguments, '--json')
-    return code, [json.loads(line) for line in out.splitlines()] if command is predict_command else json.loads(out)
+    return code, [json.loads(line) for line in out.splitlines()] if command == 'predict' else json.loads(out)
 
 
 def test_evaluate_and_predict_agree_whatever_the_layout(run, tmp_path, monkeypatch, capsys):
     tree = sources.create('folder', str(run.parent / 'data'), 'val')
-    code, own = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run)
+    code, own = as_json(monkeypatch, capsys, 'evaluate', '--checkpoint', run)
     assert code is None and own['images'] == 30 and own['split'] == 'val' and own['bad_samples'] == 0
     order = ('cat', 'ant', 'bee')
     parquet_file(tmp_path / 'test-0.parquet', [tree.image(i) for i in range(30)],
                  [order.index(CLASSES[label]) for label in tree.labels], order)
-    code, other = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run, '--format', 'parquet', '--path',
+    code, other = as_json(monkeypatch, capsys, 'evaluate', '--checkpoint', run, '--format', 'parquet', '--path',
                           tmp_path, '--split', 'test', '--batch-size', 9)
     for name in ('top1', 'top5', 'loss'):
         assert other[name] == pytest.approx(own[name], rel=1e-5)
-    code, lines = as_json(monkeypatch, capsys, predict_command, '--checkpoint', run, run.parent / 'data', '--top', 3)
+    code, lines = as_json(monkeypatch, capsys, 'predict', '--checkpoint', run, run.parent / 'data', '--top', 3)
     assert code == 0 and len(lines) == 30
     right = [line['classes'][0]['class'] == line['image'].split('/')[-2] for line in lines]
     assert own['top1'] == pytest.approx(np.mean(right)) and 0 < np.mean(right) < 1
@@ -139,15 +138,15 @@ def test_several_classes_an_image(tmp_path, monkeypatch, capsys):
     voc(tmp_path / 'data', 80)
     run = make_run(tmp_path / 'run', {'format': 'voc', 'path': str(tmp_path / 'data'), 'labels': 'all'}, 'sigmoid',
                    sources.voc.CLASSES)
-    _, found = as_json(monkeypatch, capsys, evaluate_command, '--checkpoint', run)
+    _, found = as_json(monkeypatch, capsys, 'evaluate', '--checkpoint', run)
     classes = [value for value in found['average_precision'].values() if value is not None]
     assert found['average_precision'].keys() == set(sources.voc.CLASSES)
     assert found['mean_average_precision'] == pytest.approx(np.mean(classes))
     assert 0 < found['mean_average_precision'] < 1 and found['bad_samples'] == 1 and 'top1' not in found
     image = tmp_path / 'data' / 'VOC2012' / 'JPEGImages' / '2012_000000.jpg'
-    _, (line,) = as_json(monkeypatch, capsys, predict_command, '--checkpoint', run, image)
+    _, (line,) = as_json(monkeypatch, capsys, 'predict', '--checkpoint', run, image)
     assert all(one['probability'] > 0.5 for one in line['classes']) and len(line['classes']) < 20
-    code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', run, '--option', 'labels=largest')
+    code, _ = called(monkeypatch, capsys, 'evaluate', '--checkpoint', run, '--option', 'labels=largest')
     assert 'an image of the data has one class, and to the model, trained with loss sigmoid' in code
 
 
@@ -181,15 +180,15 @@ def test_an_import_has_no_data_or_view_of_its_own(run, tmp_path, monkeypatch, ca
     assert (loaded.view.size, loaded.view.resize, loaded.class_names) == (224, 256, ())
     assert loaded.normalize.mean == (0.5, 0.5, 0.5) and loaded.normalize.std == (0.229, 0.224, 0.225)
     for arguments, message in [((), 'is an import'), (('--format', 'folder', '--path', run), '--format needs --split')]:
-        code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', tmp_path, *arguments)
+        code, _ = called(monkeypatch, capsys, 'evaluate', '--checkpoint', tmp_path, *arguments)
         assert message in code
 
 
-@pytest.mark.parametrize('command', [evaluate_command, predict_command])
+@pytest.mark.parametrize('command', ['evaluate', 'predict'])
 def test_a_file_is_no_checkpoint(command, tmp_path, monkeypatch, capsys):
     (tmp_path / 'x.pth').write_bytes(b'')
     code, _ = called(monkeypatch, capsys, command, '--checkpoint', tmp_path / 'x.pth', *['x.jpg'] * (
-        command is predict_command))
+        command == 'predict'))
     assert 'x.pth must be the folder of a run' in code and '`weights import`' in code
 
 
@@ -198,7 +197,7 @@ def test_a_model_without_a_head_names_no_class(run, tmp_path, monkeypatch, capsy
     del variables['params']['linear']
     save_variables(tmp_path, variables)
     record.write(tmp_path, {'model': {**record.read(run)['model'], 'num_classes': 0}, 'run': {}})
-    code, _ = called(monkeypatch, capsys, predict_command, '--checkpoint', tmp_path, 'x.jpg')
+    code, _ = called(monkeypatch, capsys, 'predict', '--checkpoint', tmp_path, 'x.jpg')
     assert 'without a head' in code
 
 
@@ -214,11 +213,11 @@ def test_normalizing_by_nothing_is_refused(wrong):
     (('--option', 'images=x'), 'nothing reads'),
 ])
 def test_wrong_use_is_explained(run, arguments, message, monkeypatch, capsys):
-    code, _ = called(monkeypatch, capsys, evaluate_command, '--checkpoint', run, *arguments)
+    code, _ = called(monkeypatch, capsys, 'evaluate', '--checkpoint', run, *arguments)
     assert message in code
 
 
-@pytest.mark.parametrize('command', [evaluate_command, predict_command])
+@pytest.mark.parametrize('command', ['evaluate', 'predict'])
 def test_help_shows_examples(command, monkeypatch, capsys):
     code, out = called(monkeypatch, capsys, command, '--help')
     assert code == 0 and out.count('python -m imagenet_jax') >= 3

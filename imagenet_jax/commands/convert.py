@@ -12,35 +12,34 @@ left out. After a kill the same command goes on, and ends with the same bytes.
 
 from pathlib import Path
 
-from imagenet_jax.commands import data_set
+from imagenet_jax.command_line import data_sets, parsing
 from imagenet_jax.convert import Encoding, Plan, convert
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import key_value
 
 
 def main() -> None:
-    """The whole command, on sys.argv."""
-    parser = data_set.parser('convert', __doc__)
+    """The whole command."""
+    parser = data_sets.parser('convert', __doc__)
     parser.add_argument('--split', metavar='S', required=True, help="such as train; '' where the layout has none")
     parser.add_argument('--output', metavar='DIR', type=Path, required=True, help='made where missing')
     parser.add_argument('--name', metavar='S', default='', help="of the split in DIR; default: --split, or 'train'")
-    parser.add_argument('--resize-shorter', metavar='N', type=data_set.count, default=0,
+    parser.add_argument('--resize-shorter', metavar='N', type=parsing.count, default=0,
                         help='shrink larger images to N pixels on the shorter side')
-    parser.add_argument('--max-side', metavar='N', type=data_set.count, default=0, help='and to N on the longer')
-    parser.add_argument('--quality', metavar='Q', type=data_set.count, default=90,
+    parser.add_argument('--max-side', metavar='N', type=parsing.count, default=0, help='and to N on the longer')
+    parser.add_argument('--quality', metavar='Q', type=parsing.count, default=90,
                         help='of the JPEGs that shrunk images become, default %(default)s')
-    parser.add_argument('--raw', metavar='N', type=data_set.count, default=0,
+    parser.add_argument('--raw', metavar='N', type=parsing.count, default=0,
                         help='store pixels: the centre square of N x N, of images shrunk to N on the shorter side')
-    parser.add_argument('--shards', metavar='N', type=data_set.count, default=0,
+    parser.add_argument('--shards', metavar='N', type=parsing.count, default=0,
                         help='default: by the number of images')
-    parser.add_argument('--shard-index', metavar='I', type=data_set.count, default=0, help='this host, from 0')
-    parser.add_argument('--shard-count', metavar='N', type=data_set.count, default=1, help='hosts that share the work')
+    parser.add_argument('--shard-index', metavar='I', type=parsing.count, default=0, help='this host, from 0')
+    parser.add_argument('--shard-count', metavar='N', type=parsing.count, default=1, help='hosts that share the work')
     parser.add_argument('--on-error', metavar='HOW', default='skip',
                         help='an unreadable image: skip (default) or raise')
     parser.add_argument('--max-bad-fraction', metavar='F', type=float, default=0.1,
                         help='of the images that may be unreadable, default %(default)s')
-    arguments = parser.parse_args()
-    data_set.run(lambda: _convert(arguments))
+    _convert(parser.parse_args())
 
 
 def _convert(arguments) -> None:
@@ -52,7 +51,7 @@ def _convert(arguments) -> None:
     encoding = Encoding(arguments.resize_shorter, arguments.max_side, arguments.quality, arguments.raw)
     origin = {'format': arguments.format, 'path': arguments.path, 'split': arguments.split,
               'options': dict(map(key_value, arguments.option))}
-    plan = Plan(data_set.open_split(arguments, arguments.split), origin, output,
+    plan = Plan(data_sets.open_split(arguments, arguments.split), origin, output,
                 arguments.name or arguments.split or 'train', encoding, arguments.shards, arguments.on_error,
                 arguments.max_bad_fraction)
     manifest = convert(plan, arguments.workers, (arguments.shard_index, arguments.shard_count))

@@ -23,7 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imagenet_jax import data as data_section
 from imagenet_jax import sources, step
-from imagenet_jax.commands import checkpoint, data_set
+from imagenet_jax.command_line import checkpoints, data_sets, parsing
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
@@ -33,19 +33,18 @@ from imagenet_jax.trained import Trained, renumber
 
 
 def main() -> None:
-    """The whole command, on sys.argv."""
-    parser = data_set.parser('evaluate', __doc__, required=False)
-    checkpoint.add_arguments(parser)
+    """The whole command."""
+    parser = data_sets.parser('evaluate', __doc__, required=False)
+    checkpoints.add_arguments(parser)
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
-    parser.add_argument('--batch-size', metavar='N', type=data_set.count, default=256,
+    parser.add_argument('--batch-size', metavar='N', type=parsing.count, default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
-    arguments = parser.parse_args()
-    data_set.run(lambda: _evaluate(arguments))
+    _evaluate(parser.parse_args())
 
 
 def _evaluate(arguments) -> None:
-    trained = checkpoint.load(arguments)
+    trained = checkpoints.load(arguments)
     data = apply(data_section.read, _section(arguments, trained), 'data')
     source = _open(data, trained)
     result = _measure(trained, source, data, arguments.batch_size)

@@ -15,34 +15,26 @@ import dataclasses
 import json
 import sys
 
-import jax
 from tqdm import tqdm
 
-from imagenet_jax import models
-from imagenet_jax.errors import UserError
+from imagenet_jax import models, runtime
+from imagenet_jax.command_line import parsing
 from imagenet_jax.models import catalog, summary
 from imagenet_jax.options import apply, key_value
 
 
 def main() -> None:
-    """The whole command, on sys.argv."""
+    """The whole command."""
     parser = _parser()
     arguments = parser.parse_args()
     if not arguments.name and (arguments.option or arguments.num_classes is not None or arguments.image_size):
         parser.error('--image-size, --num-classes and --option are for one model: name it')
-    # Nothing is computed here; an accelerator may be busy, and its memory is not ours to take.
-    jax.config.update('jax_platforms', 'cpu')
-    try:
-        _show_layers(arguments) if arguments.name else _list(arguments.json)
-    except UserError as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit(130)
+    runtime.keep_to_cpu()
+    _show_layers(arguments) if arguments.name else _list(arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='python -m imagenet_jax models', description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parsing.parser('models', __doc__)
     parser.add_argument('name', metavar='NAME', nargs='?', help='show the layers of this model')
     parser.add_argument('--image-size', metavar='N', type=_side, help="side in pixels; default: the model's own")
     parser.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")

@@ -9,7 +9,6 @@ images of several classes all those that are likelier than not; with --json one 
 Leaves with 1 where an image cannot be read or a folder has none; it is named, and the others are answered all the same.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from imagenet_jax.commands import checkpoint, data_set
+from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.folder import EXTENSIONS
 from imagenet_jax.trained import Trained, predict
@@ -25,20 +24,18 @@ from imagenet_jax.trained import Trained, predict
 _BATCH_SIZE = 64
 
 
-def main() -> None:
-    """The whole command, on sys.argv."""
-    parser = argparse.ArgumentParser(prog='python -m imagenet_jax predict', description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    checkpoint.add_arguments(parser)
-    parser.add_argument('--top', metavar='N', type=data_set.count, default=5, help='classes an image')
+def main() -> int | None:
+    """The whole command."""
+    parser = parsing.parser('predict', __doc__)
+    checkpoints.add_arguments(parser)
+    parser.add_argument('--top', metavar='N', type=parsing.count, default=5, help='classes an image')
     parser.add_argument('--json', action='store_true', help='one line of JSON an image')
     parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='a file, or a folder of them')
-    arguments = parser.parse_args()
-    data_set.run(lambda: _predict(arguments))
+    return _predict(parser.parse_args())
 
 
 def _predict(arguments) -> int:
-    trained = checkpoint.load(arguments)
+    trained = checkpoints.load(arguments)
     if not trained.model.num_classes:
         raise UserError(f'{arguments.checkpoint} holds a model without a head (num_classes=0), which names no class')
     files, code = [], 0

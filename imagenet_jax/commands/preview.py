@@ -17,18 +17,18 @@ The device's part is computed here on the CPU; its normalising is undone at the 
 
 import contextlib
 import itertools
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from imagenet_jax import input_pipeline, inspection, models, sources
-from imagenet_jax.commands import recipe
-from imagenet_jax.errors import UserError
+from imagenet_jax import input_pipeline, inspection, models, runtime, sources
+from imagenet_jax.command_line import recipes
+from imagenet_jax.errors import UserError, writing
 from imagenet_jax.experiment import Options, open_device_part, open_input
 from imagenet_jax.images.decode import decode
 from imagenet_jax.options import apply
@@ -40,20 +40,14 @@ _STEP = flags.DEFINE_integer('step', 0, 'from which batch on', 0)
 _SPLIT = flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'which images')
 
 
-def main() -> None:
-    """The whole command, on sys.argv."""
-    recipe.run(_run, __doc__)
+def main() -> NoReturn:
+    """The whole command."""
+    recipes.run(_run, __doc__)
 
 
 def _run(argv: list[str]) -> None:
-    # An accelerator may be busy, and its memory is not ours to take.
-    jax.config.update('jax_platforms', 'cpu')
-    try:
-        _preview(recipe.config(argv))
-    except UserError as error:
-        sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-        sys.exit(130)
+    runtime.keep_to_cpu()
+    _preview(recipes.config(argv))
 
 
 def _preview(config) -> None:
@@ -72,12 +66,9 @@ def _preview(config) -> None:
         shown = [_pair(source, names, batch, row) for batch, row in itertools.islice(rows, _COUNT.value)]
     if not shown:
         raise UserError(f'--step {_STEP.value}: the split has no batch of that number')
-    heading = f'{recipe.name()}, {_SPLIT.value}, step {_STEP.value}'
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    heading = f'{recipes.name()}, {_SPLIT.value}, step {_STEP.value}'
+    with writing(output):
         sheet(shown, heading).save(output)
-    except OSError as error:
-        raise UserError(f'cannot write {output}: {error}') from error
     print(f'{len(shown)} images are in {output}')
 
 

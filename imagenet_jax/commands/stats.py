@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_jax import inspection
-from imagenet_jax.commands import data_set
-from imagenet_jax.errors import UserError
+from imagenet_jax.command_line import data_sets, parsing
+from imagenet_jax.errors import UserError, writing
 from imagenet_jax.images.decode import decode
 from imagenet_jax.images.eval_view import EvalView
 
@@ -27,18 +27,17 @@ _SHOWN = 20
 
 
 def main() -> None:
-    """The whole command, on sys.argv."""
-    parser = data_set.parser('stats', __doc__)
+    """The whole command."""
+    parser = data_sets.parser('stats', __doc__)
     parser.add_argument('--split', metavar='S', required=True)
-    parser.add_argument('--size', metavar='N', type=data_set.count, default=0,
+    parser.add_argument('--size', metavar='N', type=parsing.count, default=0,
                         help='measure a centre crop of this side; 0: images as stored')
-    parser.add_argument('--resize', metavar='N', type=data_set.count, default=0,
+    parser.add_argument('--resize', metavar='N', type=parsing.count, default=0,
                         help='of the shorter side, before it; --size where not given')
-    parser.add_argument('--max-images', metavar='N', type=data_set.count, default=0,
+    parser.add_argument('--max-images', metavar='N', type=parsing.count, default=0,
                         help='measure so many, evenly spaced; 0: all')
     parser.add_argument('--output', metavar='FILE', type=Path, help='write the figures as JSON')
-    arguments = parser.parse_args()
-    data_set.run(lambda: _stats(arguments))
+    _stats(parser.parse_args())
 
 
 def _stats(arguments) -> None:
@@ -46,12 +45,13 @@ def _stats(arguments) -> None:
     if resize and not size:
         raise UserError('--resize needs --size, the side of the crop that is measured')
     view = EvalView(size, resize) if size else decode
-    source = data_set.open_split(arguments, arguments.split)
+    source = data_sets.open_split(arguments, arguments.split)
     found = inspection.statistics(source, view, arguments.workers, arguments.max_images)
     if arguments.output:
         origin = {'format': arguments.format, 'path': arguments.path, 'split': arguments.split, 'size': size,
                   'resize': resize}
-        data_set.write(arguments.output, f'{json.dumps(origin | found, indent=2)}\n')
+        with writing(arguments.output):
+            arguments.output.write_text(f'{json.dumps(origin | found, indent=2)}\n')
     print('\n'.join(_lines(found, f'{size} x {size}, shorter side to {resize}' if size else 'as stored')))
 
 

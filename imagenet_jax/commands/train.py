@@ -14,49 +14,39 @@ Leaves with 0; 1 after an error, which it explains; 143 or 130 when SIGTERM or C
 
 import shlex
 import sys
+from typing import NoReturn
 
 from absl import flags
 
 import imagenet_jax
-from imagenet_jax.commands import recipe
-from imagenet_jax.errors import UserError
+from imagenet_jax.command_line import recipes, running
+from imagenet_jax.errors import Stopped, UserError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "the run's folder")
 _VERSION = flags.DEFINE_bool('version', False, 'print the version')
 
 
-def main() -> None:
-    """The whole command, on sys.argv."""
-    recipe.run(_run, __doc__)
+def main() -> NoReturn:
+    """The whole command."""
+    recipes.run(_run, __doc__)
 
 
 def _run(argv: list[str]) -> None:
     if _VERSION.value:
         print(f'imagenet_jax {imagenet_jax.__version__}')
         return
-    try:
-        config = recipe.config(argv)
-        if not _WORKDIR.value and not config.dry_run:
-            raise UserError('where should the run go? Give --workdir, such as --workdir runs/resnet50')
-    except UserError as error:
-        sys.exit(f'error: {error}')
-    # JAX takes seconds to import, for which neither help nor a refusal waits, nor a data worker that imports main.py.
-    from imagenet_jax import runtime
-    from imagenet_jax.train import train_and_evaluate
+    config = recipes.config(argv)
+    if not _WORKDIR.value and not config.dry_run:
+        raise UserError('where should the run go? Give --workdir, such as --workdir runs/resnet50')
+    # JAX takes seconds to import, for which neither help nor a refusal waits.
+    with running.importing():
+        from imagenet_jax.train import train_and_evaluate
     try:
         result = train_and_evaluate(config, _WORKDIR.value or '')
-    except UserError as error:
-        leave = f'error: {error}'
-    except runtime.Stopped as stopped:
+    except Stopped as stopped:
         print(f'stopped by {stopped}' + ('' if config.dry_run else f' and saved; this goes on from there:\n    '
-                                         f'{shlex.join(["python", *sys.argv])}'))
-        leave = stopped.exit_code
-    except KeyboardInterrupt:
-        leave = 130
-    else:
-        leave = 0
-    if leave:  # out of the except clauses, whose tracebacks would keep batches in shared memory alive to the end
-        sys.exit(leave)
+                                         f'{shlex.join(sys.orig_argv)}'))
+        raise
     if config.dry_run:
         print('dry run: build, one step, one evaluation step and one save went through; nothing is written')
     else:

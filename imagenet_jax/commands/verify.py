@@ -15,28 +15,29 @@ import json
 from pathlib import Path
 
 from imagenet_jax import inspection
-from imagenet_jax.commands import data_set
+from imagenet_jax.command_line import data_sets
+from imagenet_jax.errors import writing
 
 # Bad samples and groups of copies that are printed; --json and --output have all.
 _SHOWN = 20
 
 
-def main() -> None:
-    """The whole command, on sys.argv."""
-    parser = data_set.parser('verify', __doc__)
+def main() -> int | None:
+    """The whole command."""
+    parser = data_sets.parser('verify', __doc__)
     parser.add_argument('--split', metavar='S', action='append', required=True, help='may be given again')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
     parser.add_argument('--output', metavar='FILE', type=Path, help='write the whole report as JSON')
-    arguments = parser.parse_args()
-    data_set.run(lambda: _verify(arguments))
+    return _verify(parser.parse_args())
 
 
 def _verify(arguments) -> int:
-    splits = {split: data_set.open_split(arguments, split) for split in arguments.split}
+    splits = {split: data_sets.open_split(arguments, split) for split in arguments.split}
     report = inspection.verify(splits, arguments.workers)
     text = json.dumps(report, indent=2)
     if arguments.output:
-        data_set.write(arguments.output, f'{text}\n')
+        with writing(arguments.output):
+            arguments.output.write_text(f'{text}\n')
     print(text if arguments.json else '\n'.join(_lines(report)))
     return 0 if report['clean'] else 1
 

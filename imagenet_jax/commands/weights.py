@@ -6,16 +6,14 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import jax
-from absl import logging as absl_logging
 
-from imagenet_jax import models, record, runtime, weights
+from imagenet_jax import models, record, runtime, weight_files, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
-from imagenet_jax.commands import log_to_stderr
-from imagenet_jax.errors import UserError
+from imagenet_jax.command_line import parsing
+from imagenet_jax.errors import UserError, writing
 from imagenet_jax.options import apply, key_value
 
 _IMPORT = """Makes a folder with config.json and one checkpoint of a PyTorch model's weights.
@@ -35,26 +33,19 @@ _EXPORT = """Writes the weights of a run, or of an imported folder, as torchvisi
 
 
 def main() -> None:
-    """The whole command, on sys.argv."""
+    """The whole command."""
     arguments = _parser().parse_args()
-    log_to_stderr()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax narrates
-    # Nothing is computed here; an accelerator may be busy, and its memory is not ours to take.
-    jax.config.update('jax_platforms', 'cpu')
-    try:
-        arguments.run(arguments)
-    except UserError as error:
-        sys.exit(f'error: {error}')
+    runtime.keep_to_cpu()
+    arguments.run(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
-    shape = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
-    parser = argparse.ArgumentParser(prog='python -m imagenet_jax weights', description=__doc__, **shape)
+    parser, shape = parsing.parser('weights', __doc__), parsing.SHAPE
     commands = parser.add_subparsers(required=True, metavar='import|export')
     add = commands.add_parser('import', help="a PyTorch model's weights -> a folder", description=_IMPORT, **shape)
     add.add_argument('--model', required=True, metavar='NAME', help='one of those that `models` lists')
     add.add_argument('--input', required=True, metavar='FILE',
-                     help=f'{", ".join(weights.SUFFIXES)}, a folder with one, or hf:OWNER/NAME[@REVISION][/FILE]')
+                     help=f'{", ".join(weight_files.SUFFIXES)}, a folder with one, or hf:OWNER/NAME[@REVISION][/FILE]')
     add.add_argument('--output', required=True, metavar='DIR', type=Path, help='a new folder')
     add.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
     add.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
@@ -62,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(run=_import)
     add = commands.add_parser('export', help="a run's weights -> a file", description=_EXPORT, **shape)
     add.add_argument('--checkpoint', required=True, metavar='DIR', type=Path, help='the folder of a run or an import')
-    add.add_argument('--output', required=True, metavar='FILE', type=Path, help=', '.join(weights.SUFFIXES))
+    add.add_argument('--output', required=True, metavar='FILE', type=Path, help=', '.join(weight_files.SUFFIXES))
     add.add_argument('--ema', action='store_true', help='the averaged weights')
     add.add_argument('--best', action='store_true', help='of the checkpoint best in evaluation, instead of the newest')
     add.set_defaults(run=_export)
@@ -76,16 +67,14 @@ def _import(arguments) -> None:
     model = apply(models.create, options, '--option', name=arguments.model)
     if any((arguments.output / name).exists() for name in ('config.json', 'checkpoints')):
         raise UserError(f'{arguments.output} holds a run or an import already; name a new folder')
-    path, origin = weights.find(arguments.input)
-    variables = weights.from_torch(model, weights.read(path))
-    try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'cannot write to {arguments.output}: {error}') from error
-    save_variables(arguments.output, variables)
-    record.write(arguments.output, {
-        'model': {'name': arguments.model, **options, 'num_classes': model.num_classes},
-        'run': {**runtime.describe(), 'weights': origin}})
+    path, origin = weight_files.find(arguments.input)
+    variables = weights.from_torch(model, weight_files.read(path))
+    with writing(arguments.output):
+        arguments.output.mkdir(exist_ok=True)
+        save_variables(arguments.output, variables)
+        record.write(arguments.output, {
+            'model': {'name': arguments.model, **options, 'num_classes': model.num_classes},
+            'run': {**runtime.describe(), 'weights': origin}})
     print(f'{sum(leaf.size for leaf in jax.tree.leaves(variables["params"])):,} parameters of {path} are in '
           f'{arguments.output}')
 
@@ -93,5 +82,5 @@ def _import(arguments) -> None:
 def _export(arguments) -> None:
     config, variables = load_variables(arguments.checkpoint, best=arguments.best, ema=arguments.ema)
     state_dict = weights.to_torch(models.create(**config), variables)
-    weights.write(arguments.output, state_dict)
+    weight_files.write(arguments.output, state_dict)
     print(f'{len(state_dict)} arrays of {arguments.checkpoint} are in {arguments.output}')

@@ -8,28 +8,29 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_jax import record
-from imagenet_jax.commands import log_to_stderr
+from imagenet_jax.command_line import running
 from imagenet_jax.errors import UserError, unknown
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
 
 
-def run(command: Callable[[list[str]], None], usage: str) -> None:
+def run(command: Callable[[list[str]], None], usage: str) -> NoReturn:
     """Runs a command once its flags are parsed; --help prints `usage` and the recipe's options."""
     app.run(partial(_run, command), flags_parser=partial(_parse, usage))
 
 
-def _run(command, argv: list[str]) -> None:
+def _run(command, argv: list[str]) -> int | str | None:
     if not flags.FLAGS['verbosity'].present:
         absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax narrates every save
-    log_to_stderr(clock=True)
-    command(argv)
+    running.log_to_stderr(clock=True)
+    return running.exit_code(partial(command, argv))  # here, since app.run holds on to exceptions and their tracebacks
 
 
 def config(argv: list[str]) -> ConfigDict:
@@ -54,10 +55,8 @@ def _parse(usage: str, argv: list[str]) -> list[str]:
         if any(arg in ('-h', '-help', '--help') for arg in argv):
             _help(usage, recipe)
         return app.parse_flags_with_usage(argv)
-    except UserError as error:
-        sys.exit(f'error: {error}')
     except (TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
+        raise UserError(str(error)) from error
 
 
 def _recipe(argv: list[str]) -> ConfigDict | None:

@@ -1,0 +1,1 @@
+"""What commands share: how they run and end, and their arguments."""

@@ -1,0 +1,25 @@
+"""--format, --path and --option, for every command on a data set; --split is each command's own."""
+
+import argparse
+
+from imagenet_jax import sources
+from imagenet_jax.command_line import parsing
+from imagenet_jax.options import key_value
+
+
+def parser(name: str, usage: str, required: bool = True) -> argparse.ArgumentParser:
+    """A command's parser with these arguments; `required` says whether --format is."""
+    made = parsing.parser(name, usage)
+    made.add_argument('--format', required=required, choices=[f for f in sources.names() if f != 'synthetic'],
+                      help='the layout, as config.data.format')
+    made.add_argument('--path', metavar='DIR', default='', help='root of the data set, as config.data.path')
+    made.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
+                      help="one of the layout's own options, as config.data.KEY; may be given again")
+    made.add_argument('--workers', metavar='N', type=parsing.count, default=0,
+                      help='that decode at once; 0: one a core')
+    return made
+
+
+def open_split(arguments: argparse.Namespace, split: str) -> sources.Source:
+    """Opens one split of what the command line names. Raises UserError."""
+    return sources.create(arguments.format, arguments.path, split, **dict(map(key_value, arguments.option)))

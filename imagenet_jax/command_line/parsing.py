@@ -1,0 +1,17 @@
+"""What the parsers of most commands have alike."""
+
+import argparse
+
+SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
+
+
+def parser(name: str, usage: str) -> argparse.ArgumentParser:
+    """A command's parser, still without arguments; `usage` is shown as it is written."""
+    return argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
+
+
+def count(text: str) -> int:
+    """A number that is not negative, for argparse."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f'{text!r} is no count')
+    return int(text)

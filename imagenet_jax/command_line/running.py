@@ -1,0 +1,85 @@
+"""The one way in and out of every command.
+
+Help, refusals and data workers, which import main.py anew, pass through here: nothing that takes long is imported
+before a command asks for it.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from imagenet_jax.errors import Stopped, UserError
+
+
+def run(name: str) -> NoReturn:
+    """Runs a command on sys.argv and leaves with its exit code."""
+    leave(lambda: _start(name).main())
+
+
+def leave(command: Callable[[], int | None]) -> NoReturn:
+    """Runs it and leaves; where a reader such as head has seen enough, as SIGPIPE would."""
+    try:
+        code = exit_code(command)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        code = 128 + signal.SIGPIPE
+    sys.exit(code)
+
+
+def exit_code(command: Callable[[], int | None]) -> int | str | None:
+    """Runs it; answers what sys.exit takes: after an error its line, after Ctrl-C 130, after a signal the signal's.
+
+    sys.exit is for the caller, out of the except clauses: their tracebacks would keep batches in shared memory alive.
+    """
+    try:
+        code = command()
+    except UserError as error:
+        code = f'error: {error}'
+    except Stopped as stopped:
+        code = stopped.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    finally:
+        sys.stdout.flush()
+    return code
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """For imports that take seconds: Ctrl-C ends the process there and then.
+
+    As an exception it would be swallowed by some of them, and come out of others as an error of theirs.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def log_to_stderr(clock: bool = False) -> None:
+    """Shows our own log lines, with the time of day where wanted."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter('%(asctime)s %(message)s' if clock else '%(message)s', '%H:%M:%S'))
+    ours = logging.getLogger('imagenet_jax')
+    ours.handlers[:] = [handler]
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+def _start(name: str):
+    """The command's module; the process set up for it."""
+    with importing():
+        from absl import logging as absl_logging
+        module = importlib.import_module(f'imagenet_jax.commands.{name}')
+    log_to_stderr()
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax and TFDS narrate
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be text
+    return module

@@ -1,0 +1,95 @@
+"""A run's rows: metrics.jsonl, and TensorBoard through clu."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+
+class MetricWriter:
+    """Writes a run's rows, in the one process that should.
+
+    Args:
+      workdir: the run's folder.
+      resume_step: the step that this start resumes from, or None for a new run. Rows past it are dropped, since their
+        steps come again.
+    """
+
+    def __init__(self, workdir: Path, resume_step: int | None):
+        path = Path(workdir) / 'metrics.jsonl'
+        rows = [] if resume_step is None else [row for row in read_rows(path) if row['step'] <= resume_step]
+        if resume_step is not None:
+            mark = {'step': resume_step, 'resume/step': resume_step}
+            # A row of that very step takes the mark, so that no step stands in two rows.
+            if rows and rows[-1]['step'] == resume_step and 'resume/step' not in rows[-1]:
+                rows[-1] |= mark
+            else:
+                rows.append(mark)
+        partial = path.with_suffix('.jsonl.tmp')
+        partial.write_text(''.join(map(_line, rows)))
+        os.replace(partial, path)
+        self._file = path.open('a')
+        self._board = _board(workdir)
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """One row of scalars; a value that is not finite becomes null."""
+        self._file.write(_line({'step': step, **row}))
+        self._file.flush()
+        if self._board:
+            self._board.write_scalars(step, {name: value for name, value in row.items() if value is not None})
+
+    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture, uint8 (H, W, 3), for TensorBoard."""
+        if self._board:
+            self._board.write_images(step, {name: image[None]})
+
+    def write_config(self, flat: Mapping[str, object]) -> None:
+        """The config as a table of text and as hyperparameters, for TensorBoard."""
+        if self._board:
+            table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
+            self._board.write_texts(0, {'config': table, 'message': str(flat['message'])})
+            self._board.write_hparams({k: v if isinstance(v, (bool, int, float, str)) else str(v)
+                                       for k, v in flat.items()})
+
+    def close(self) -> None:
+        """Flushes what TensorBoard has not seen."""
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of metrics.jsonl, up to the first torn one."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            log.warning('%s: dropped from its torn row %d on', path, len(rows) + 1)
+            break
+    return rows
+
+
+def _line(row: Mapping) -> str:
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+    return json.dumps(finite) + '\n'
+
+
+def _board(workdir: Path):
+    """clu's TensorBoard writer; None, with one warning, where TensorFlow is missing."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # and its notice
+    try:
+        from clu import metric_writers  # imports TensorFlow: seconds that only the writing process pays
+    except ImportError as error:
+        log.warning('no TensorBoard event files, metrics.jsonl alone: %s', error)
+        return None
+    import tensorflow as tf
+    tf.config.set_visible_devices([], 'GPU')  # a GPU build would take the memory that JAX needs
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))

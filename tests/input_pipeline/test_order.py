@@ -1,0 +1,94 @@
+"""Which samples come, in what order, whoever decodes them."""
+
+import jax
+import numpy as np
+import pytest
+from fixtures_input import COUNT, ONE, VIEW, assert_same, joined, take, train
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.input_pipeline import Workers, eval_batches
+
+
+def test_batch_has_the_promised_arrays(good):
+    batch, = train(good, 1)
+    assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
+        'image': ((4, 8, 8, 3), np.uint8), 'label': ((4,), np.int32), 'index': ((4,), np.int32),
+        'bad': ((4,), np.int32)}
+    np.testing.assert_array_equal(batch['label'], good.labels[batch['index']])
+    assert (batch['bad'] == -1).all()
+
+
+def test_each_epoch_is_another_permutation(good):
+    epochs = joined(train(good, COUNT), 'index').reshape(4, COUNT)  # 11 batches of 4: most epochs end inside a batch
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(COUNT))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_an_image_is_augmented_anew_in_each_epoch(good):
+    batches = train(good, COUNT)
+    images, index = joined(batches, 'image'), joined(batches, 'index')
+    assert len({image.tobytes() for image in images[index == 3]}) == 4
+
+
+def test_batches_are_cut_from_one_stream(good):
+    stream = train(good, 12, batch=1)
+    for size in (3, 6, 12):
+        batches = train(good, 12 // size, batch=size)
+        for name in ('index', 'image', 'label'):
+            np.testing.assert_array_equal(joined(batches, name), joined(stream, name))
+
+
+def test_order_and_augmentation_follow_the_seed(good):
+    first, again, other = (train(good, 3, seed=seed) for seed in (1, 1, 2))
+    assert_same(first, again)
+    assert joined(first, 'index').tolist() != joined(other, 'index').tolist()
+    assert joined(first, 'image').tobytes() != joined(other, 'image').tobytes()
+
+
+@pytest.mark.parametrize('start', [1, 3, 40])
+def test_a_later_start_gives_the_tail_of_the_run(good, start):
+    assert_same(train(good, 3, start=start, workers=Workers(threads=3)), train(good, start + 3)[start:])
+
+
+def test_threads_do_not_change_what_comes(good):
+    one = train(good, 12)
+    for workers in (Workers(threads=3), Workers()):
+        assert_same(train(good, 12, workers=workers), one)
+
+
+def test_hosts_share_each_batch(good, monkeypatch):
+    alone = train(good, 4), take(eval_batches(good, VIEW, 4, ONE))
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    shares = []
+    for host in range(2):
+        monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
+        shares.append((train(good, 4), take(eval_batches(good, VIEW, 4, ONE))))
+    for whole, *parts in zip(alone, *shares, strict=True):
+        interleaved = [{name: np.stack([a[name], b[name]], 1).reshape(w[name].shape) for name in w}
+                       for w, a, b in zip(whole, *parts, strict=True)]
+        assert_same(interleaved, whole)
+    with pytest.raises(UserError, match='batch of 5 images does not divide among 2 processes'):
+        train(good, 1, batch=5)
+
+
+def test_wrong_numbers_are_refused(good):
+    with pytest.raises(UserError, match='batch of 0'):
+        train(good, 1, batch=0)
+    for wrong in ({'processes': -1}, {'threads': -1}):
+        with pytest.raises(UserError, match='must not be negative'):
+            Workers(**wrong)
+
+
+@pytest.mark.parametrize('batch', [1, 4, 11, 16])
+@pytest.mark.parametrize('workers', [ONE, Workers(threads=3)], ids=['one', 'three'])
+def test_evaluation_sees_every_image_once(good, batch, workers):
+    batches = take(eval_batches(good, VIEW, batch, workers))
+    assert len(batches) == -(-COUNT // batch)
+    assert all(b['image'].shape == (batch, 8, 8, 3) for b in batches)
+    mask, index = joined(batches, 'mask'), joined(batches, 'index')
+    assert mask.dtype == bool and index[mask].tolist() == list(range(COUNT))
+    np.testing.assert_array_equal(joined(batches, 'label')[mask], good.labels)
+    np.testing.assert_array_equal(joined(batches, 'image')[mask], [VIEW(good.image(i)) for i in range(COUNT)])
+    assert (index[~mask] == -1).all() and (joined(batches, 'bad') == -1).all()
+    assert not joined(batches, 'image')[~mask].any()

@@ -1,0 +1,90 @@
+"""metrics.jsonl, new and gone on with, and what is handed to TensorBoard."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from imagenet_jax.metrics import run_log
+from imagenet_jax.metrics.run_log import MetricWriter, read_rows
+
+
+class Board:
+    """Takes down what it is asked to write."""
+
+    def __init__(self):
+        self.written = []
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.written.append((name, *arguments))
+
+
+@pytest.fixture
+def board(monkeypatch):
+    made = Board()
+    monkeypatch.setattr(run_log, '_board', lambda workdir: made)
+    return made
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_rows_are_there_as_soon_as_they_are_written(tmp_path, board):
+    writer = MetricWriter(tmp_path, None)
+    writer.write(3, {'train/loss': 0.5, 'eval/top1': float('nan'), 'eval/best': None})
+    assert lines(tmp_path) == [{'step': 3, 'train/loss': 0.5, 'eval/top1': None, 'eval/best': None}]
+    writer.write(4, {'train/loss': float('inf')})
+    assert lines(tmp_path)[1] == {'step': 4, 'train/loss': None}
+    writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ['metrics.jsonl']
+    name, step, row = board.written[0]
+    assert (name, step) == ('write_scalars', 3) and row['train/loss'] == 0.5 and 'eval/best' not in row
+    assert board.written[-1] == ('close',)
+
+
+def test_a_new_run_begins_an_empty_log(tmp_path, board):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n')
+    MetricWriter(tmp_path, None).close()
+    assert lines(tmp_path) == []
+
+
+@pytest.mark.parametrize(('step', 'expected'), [
+    (2, [{'step': 1}, {'step': 2, 'loss': 2, 'resume/step': 2}]),  # no step stands in two rows
+    (3, [{'step': 1}, {'step': 2, 'loss': 2}, {'step': 3, 'resume/step': 3}]),
+    (0, [{'step': 0, 'resume/step': 0}])])
+def test_rows_past_the_resumed_step_come_again(tmp_path, board, step, expected):
+    rows = [{'step': 1}, {'step': 2, 'loss': 2}, {'step': 4, 'loss': 4}]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+    MetricWriter(tmp_path, step).close()
+    assert lines(tmp_path) == expected
+
+
+def test_from_a_torn_row_on_nothing_is_read(tmp_path, caplog):
+    path = tmp_path / 'metrics.jsonl'
+    assert read_rows(path) == []
+    path.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
+    assert read_rows(path) == [{'step': 1}] and f'{path}: dropped from its torn row 2 on' in caplog.text
+
+
+def test_pictures_and_the_config_are_for_the_board(tmp_path, board):
+    writer, image = MetricWriter(tmp_path, None), np.zeros((2, 3, 3), np.uint8)
+    writer.write_image(7, 'eval/confusion', image)
+    writer.write_config({'seed': 0, 'message': 'why', 'mean': (0.5, 0.5)})
+    writer.close()
+    (_, step, images), (_, _, texts), (_, values), _ = board.written
+    assert step == 7 and images['eval/confusion'].shape == (1, 2, 3, 3)
+    assert '| seed | 0 |' in texts['config'] and texts['message'] == 'why'
+    assert values == {'seed': 0, 'message': 'why', 'mean': '(0.5, 0.5)'}
+
+
+def test_without_tensorflow_the_log_goes_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, 'clu', None)
+    writer = MetricWriter(tmp_path, None)
+    writer.write(1, {'loss': 1.0})
+    writer.write_image(1, 'train/images', np.zeros((2, 3, 3), np.uint8))
+    writer.write_config({'message': ''})
+    writer.close()
+    assert lines(tmp_path) == [{'step': 1, 'loss': 1.0}]
+    assert caplog.text.count('no TensorBoard event files, metrics.jsonl alone') == 1

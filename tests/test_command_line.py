@@ -1,0 +1,113 @@
+"""How every command runs and ends."""
+
+import gc
+import signal
+import subprocess
+import sys
+import weakref
+
+import pytest
+from fixtures_commands import called
+from runs import ROOT, environment
+
+from imagenet_jax import __main__
+from imagenet_jax.command_line import running
+from imagenet_jax.errors import Stopped, UserError
+
+
+def raising(error):
+    def command():
+        raise error
+    return command
+
+
+@pytest.mark.parametrize(('error', 'code'), [
+    (UserError('too small'), 'error: too small'), (Stopped(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)])
+def test_what_a_user_may_cause_is_an_exit_code(error, code):
+    assert running.exit_code(raising(error)) == code
+
+
+def test_other_errors_and_exits_pass():
+    for error in (ZeroDivisionError(), SystemExit(2)):
+        with pytest.raises(type(error)):
+            running.exit_code(raising(error))
+    assert running.exit_code(lambda: 1) == 1 and running.exit_code(lambda: None) is None
+
+
+@pytest.mark.parametrize('error', [UserError('x'), Stopped(signal.SIGTERM), KeyboardInterrupt()])
+def test_what_a_failed_command_held_is_let_go(error):
+    """As batches in shared memory must be, before the process ends; not only when the garbage is collected."""
+    class Batch:
+        pass
+    held = []
+
+    def command():
+        batch = Batch()
+        held.append(weakref.ref(batch))
+        raise type(error)(*(error.args and [signal.SIGTERM]))
+    gc.disable()
+    try:
+        running.exit_code(command)
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_ctrl_c_amid_imports_ends_the_process():
+    before = signal.getsignal(signal.SIGINT)
+    assert before is signal.default_int_handler
+    with pytest.raises(ImportError), running.importing():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        raise ImportError
+    assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell without job control
+    try:
+        with running.importing():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(('name', 'message'), [
+    ('evalute', "error: unknown command 'evalute'; did you mean evaluate?"), ('zzz', 'known: train, convert, verify')])
+def test_an_unknown_command_suggests_the_nearest(name, message, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['imagenet_jax', name])
+    with pytest.raises(SystemExit, match=message):
+        __main__.main()
+
+
+@pytest.mark.parametrize('arguments', [[], ['-h'], ['--help']])
+def test_commands_are_listed(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['imagenet_jax', *arguments])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    assert not caught.value.code
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(__main__._COMMANDS)
+
+
+@pytest.mark.parametrize('command', ['convert', 'models'])  # the others' own tests ask for theirs
+def test_help_opens_with_what_a_command_does(command, monkeypatch, capsys):
+    code, out = called(monkeypatch, capsys, command, '--help')
+    assert code == 0 and out.count(f'python -m imagenet_jax {command} ') >= 3
+
+
+@pytest.mark.parametrize('arguments', [['main.py', '--help'], ['-m', 'imagenet_jax']])
+def test_a_reader_that_went_away_is_no_error(arguments):
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment(), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b''
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_neither_workers_nor_refusals_import_what_takes_long():
+    """Data workers import main.py anew."""
+    code = ('import runpy, sys; runpy.run_path("main.py", run_name="__mp_main__"); '
+            'print([name for name in ("absl", "flax", "jax", "ml_collections", "numpy") if name in sys.modules])')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '[]'
+    code = ('import runpy, sys; sys.argv = ["main.py", "--config", "configs/digits.py"]\n'
+            'try: runpy.run_path("main.py", run_name="__main__")\n'
+            'except SystemExit as error: print(error.code, "jax" in sys.modules)')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith('error: where should the run go?') and done.stdout.endswith(' False\n')

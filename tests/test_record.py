@@ -1,0 +1,73 @@
+"""config.json: what a later start may change."""
+
+import logging
+
+import pytest
+
+from imagenet_jax import record
+from imagenet_jax.errors import UserError
+
+
+def test_flatten_names_every_value_by_its_path():
+    assert record.flatten({'a': {'b': {'c': 1}, 'd': [2]}, 'e': {}}) == {'a.b.c': 1, 'a.d': [2], 'e': {}}
+
+
+def test_what_is_written_is_read(tmp_path):
+    assert record.read(tmp_path) is None and record.read(tmp_path / 'nowhere') is None
+    for entry in ({'seed': 0}, {'seed': 1, 'run': {'devices': 8}}):  # the second over the first
+        record.write(tmp_path, entry)
+        assert record.read(tmp_path) == entry
+        assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+def test_a_damaged_record_is_an_error(tmp_path):
+    (tmp_path / 'config.json').write_text('{"seed":')
+    with pytest.raises(UserError, match=r'config\.json is damaged .* mend it, or move it away'):
+        record.check_resumable(tmp_path, {'seed': 0})
+
+
+def test_a_new_folder_takes_any_run(tmp_path):
+    record.check_resumable(tmp_path, {'seed': 0})
+
+
+def test_every_change_that_is_refused_is_named(tmp_path):
+    record.write(tmp_path, {'seed': 0, 'loss': {'name': 'softmax'}, 'model': {'name': 'resnet18'}, 'epochs': 1})
+    with pytest.raises(UserError) as caught:
+        record.check_resumable(tmp_path, {'seed': 1, 'loss': {'name': 'softmax'}, 'model': {'name': 'resnet18', 'width': 2}})
+    assert str(caught.value).splitlines() == [
+        f'{tmp_path} holds a run that this config cannot go on with:', '  config.model.width: was None, now 2',
+        '  config.seed: was 0, now 1', 'use another --workdir, or the earlier values']
+
+
+def test_other_changes_are_logged_and_those_of_the_machine_are_not(tmp_path, caplog):
+    record.write(tmp_path, {'loss': {'name': 'softmax'}, 'epochs': 1, 'normalize': {'mean': [0.5]},
+                            'run': {'devices': 1, 'versions': {'jax': '1'}}})
+    with caplog.at_level(logging.INFO, 'imagenet_jax'):
+        # A tuple is a list in JSON, and no change.
+        record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'epochs': 2, 'normalize': {'mean': (0.5,)},
+                                          'run': {'devices': 8, 'versions': {'jax': '2'}}})
+    assert caplog.messages == ['resuming with config.epochs=2, which was 1']
+
+
+def test_runs_from_before_there_were_losses_are_understood(tmp_path):
+    record.write(tmp_path, {'model': {}, 'seed': 0})
+    record.check_resumable(tmp_path, {'model': {}, 'seed': 0, 'loss': {'name': 'softmax', 'smoothing': 0.0}})
+    with pytest.raises(UserError, match=r"config\.loss\.name: was 'softmax', now 'sigmoid'"):
+        record.check_resumable(tmp_path, {'model': {}, 'seed': 0, 'loss': {'name': 'sigmoid', 'smoothing': 0.0}})
+
+
+def test_a_dtype_that_nobody_chose_is_what_was_computed_in(tmp_path):
+    """On a GPU it is one, on a CPU another; a run of before, which named the GPU's, goes on on a GPU."""
+    def entry(dtype, computed):
+        return {'model': {'dtype': dtype}, 'loss': {'name': 'softmax'}, 'run': {'dtype': computed} if computed else {}}
+    record.write(tmp_path, entry('bfloat16', None))
+    record.check_resumable(tmp_path, entry(None, 'bfloat16'))
+    with pytest.raises(UserError, match=r"config\.model\.dtype: was 'bfloat16', now 'float32'"):
+        record.check_resumable(tmp_path, entry(None, 'float32'))
+
+
+def test_a_run_may_go_on_with_remat(tmp_path):
+    record.write(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet50', 'remat': None}})
+    record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet50', 'remat': True}})
+    with pytest.raises(UserError, match=r'model\.name'):
+        record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet101', 'remat': True}})
