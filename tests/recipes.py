@@ -8,8 +8,6 @@ from ml_collections import ConfigDict
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
-# Recipes under a name that scripts know, with another first model.
-SECOND_NAMES = ('resnet18', 'cifar10_resnet8', 'cifar10_resnet32')
 
 
 def module(recipe: str) -> ModuleType:
@@ -23,7 +21,6 @@ def get_config(pair: str) -> ConfigDict:
 
 
 def pairs() -> list[str]:
-    """Each recipe as it is, then with each other model that it takes, where those are not another file's."""
-    others = {recipe: getattr(module(recipe), 'MODELS', ())[1:] for recipe in RECIPES if recipe not in SECOND_NAMES}
+    """Each recipe as it is, then with each other model that it takes."""
     return [pair for recipe in RECIPES for pair in
-            (f'{recipe}.py', *(f'{recipe}.py:{model}' for model in others.get(recipe, ())))]
+            (f'{recipe}.py', *(f'{recipe}.py:{model}' for model in getattr(module(recipe), 'MODELS', ())[1:]))]

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the command above
 
-from recipes import RECIPES, ROOT, SECOND_NAMES, get_config, module, pairs
+from recipes import RECIPES, ROOT, get_config, module, pairs
 
 from configs import common
 from imagenet_jax import models, record
@@ -64,11 +64,9 @@ def test_every_golden_text_has_its_recipe():
 
 
 def test_no_recipe_is_another_with_a_new_name():
-    """A model of the same recipe is an argument, not a file; but for names that scripts know."""
+    """A model of the same recipe is an argument, not a file."""
     seen = {}
     for pair in PAIRS:
-        if pair.removesuffix('.py') in SECOND_NAMES:
-            continue
         rest = tuple((name, value) for name, value in flat(pair).items()
                      if name not in ('model.name', 'model.num_classes', 'model.width'))
         assert seen.setdefault(rest, pair).split(':')[0] == pair.split(':')[0]
