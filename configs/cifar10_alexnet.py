@@ -1,21 +1,28 @@
-"""AlexNet on CIFAR-10, 100 epochs.
+"""AlexNet on CIFAR-10, 100 epochs: made for its 32 pixels, or as for ImageNet on images enlarged to 224.
 
-python main.py --config configs/cifar10_alexnet.py --workdir runs/cifar10_alexnet
+python main.py --config configs/cifar10_alexnet.py --workdir runs/cifar10_alexnet --config.data.path=DIR
+python main.py --config configs/cifar10_alexnet.py:alexnet --workdir runs/cifar10_alexnet_224 --config.data.path=DIR
 
-DIR, below, holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub: --config.data.path=DIR. No
-published result is known for this recipe. On a laptop, in a minute: --config.steps=20 --config.eval_epochs=0.
+DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. alexnet_v1_cifar is that of NIPS 2012,
+one tower. No published result is known for this recipe. On a laptop, in a minute: --config.steps=10
+--config.eval_epochs=0 --config.batch_size=16, and without the data --config.data.format=synthetic
+--config.data.num_examples=512.
 """
 
 from configs import common
 
+SIZES = {'alexnet_cifar': 32, 'alexnet_v1_cifar': 32, 'alexnet': 224}
+MODELS = tuple(SIZES)
 
-def get_config():
-    """The recipe."""
+
+def get_config(model='alexnet_cifar'):
+    """The recipe, of one of MODELS."""
     config = common.get_config()
-    config.model.name, config.model.num_classes = 'alexnet_cifar', 10
+    config.model.name, config.model.num_classes = common.checked(model, MODELS), 10
     config.data.format, config.data.path, config.data.eval_split = 'parquet', 'data/cifar10', 'test'
-    config.augment.size, config.augment.crop = 32, 'pad'
-    config.eval.size, config.eval.resize = 32, 32
+    size = SIZES[model]
+    config.augment.size, config.augment.crop, config.augment.pad = size, 'pad', size // 8  # 4 pixels of 32
+    config.eval.size, config.eval.resize = size, size
     config.normalize.mean, config.normalize.std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     config.epochs, config.batch_size = 100, 128
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4

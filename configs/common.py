@@ -2,10 +2,20 @@
 
 A recipe starts from `get_config()` and changes what it needs; the command line overrides either, as
 --config.batch_size=512. A placeholder is unset until somebody sets it: then the reader's own default holds.
+A recipe that several models share takes one of them after a colon: configs/resnet50.py:resnet101.
+
+On a laptop, in a minute and without data, any ImageNet recipe goes through, whole but small, with
+--config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8 --config.eval_batch_size=8
+--config.augment.size=64 --config.eval.size=64 --config.eval.resize=73
+--config.steps=8 --config.schedule.warmup_epochs=0 --config.optimizer.learning_rate=0.01
 """
+
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from imagenet_jax.errors import UserError, unknown
 
 
 def get_config() -> ConfigDict:
@@ -14,54 +24,13 @@ def get_config() -> ConfigDict:
     config.message = ''                     # what this run is for; saved, logged and shown
     config.seed = 0                         # of parameters, order, augmentation and dropout
 
-    config.model = model = ConfigDict()     # -> models.create
-    model.name = 'resnet50'                 # one of models.names()
-    model.num_classes = 1000
-    model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
-                                            # float32 (where unset, on a CPU)
-    model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
-    model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
-    model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
-    model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
-    model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; ResNets v2: 'conv' or 'avgpool'
-    model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower
-    model.dropout = placeholder(float)      # rate, in families with dropout
-    model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's
-    model.alpha = placeholder(float)        # oct_resnet50: fraction of the channels at half the resolution
-
+    config.model = _model()                 # -> models.create
     config.init_from = ''                   # a run's folder, or PyTorch weights, to start from instead of at random
     config.freeze = ()                      # patterns of parameters that stay as they are, such as ('conv1/*', 'bn1/*')
-
-    config.data = data = ConfigDict()       # -> sources.create and input_pipeline
-    data.format = 'folder'                  # one of sources.names(); docs/data.md shows each
-    data.path = 'data/imagenet'             # root of the data set
-    data.train_split = 'train'
-    data.eval_split = 'val'
-    data.dataset = placeholder(str)         # tfds: name[/config][:version]
-    data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
-    data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label)
-    data.num_examples = placeholder(int)    # synthetic: images in each split
-    data.processes = 0                      # worker processes that decode; 0: threads of this process
-    data.threads = 0                        # where there are no worker processes; 0: one a core
-    data.on_error = 'skip'                  # an unreadable sample: 'skip' (count, name, replace) or 'raise'
-    data.max_bad_fraction = 0.1             # of the split that may be unreadable
-
-    config.augment = augment = ConfigDict()  # training images on the host -> images.train_view.TrainView
-    augment.size = 224                      # side in pixels
-    augment.crop = 'random_resized'         # random_resized, pad (CIFAR's) or none
-    augment.scale = placeholder(tuple)      # random_resized: area, as a fraction of the image's; else (0.08, 1)
-    augment.ratio = placeholder(tuple)      # random_resized: width over height; else (3/4, 4/3)
-    augment.pad = placeholder(int)          # pad: zeros on each side, in pixels; else 4
-    augment.flip = True                     # left and right, every second image
-    augment.color_jitter = 0.0              # strength on brightness, contrast and saturation; 0: none
-
-    config.eval = evaluation = ConfigDict()  # evaluation images on the host -> images.eval_view.EvalView
-    evaluation.resize = 256                 # shorter side in pixels
-    evaluation.size = 224                   # then the centre crop
-
-    config.normalize = normalize = ConfigDict()  # on the device -> images.batch.Normalize
-    normalize.mean = (0.485, 0.456, 0.406)
-    normalize.std = (0.229, 0.224, 0.225)
+    config.data = _data()                   # -> data.read
+    config.augment = _augment()             # training images on the host -> images.train_view
+    config.eval = _eval()                   # evaluation images on the host -> images.eval_view
+    config.normalize = _normalize()         # on the device -> images.batch.Normalize
 
     config.batch_size = 256                 # images of one update, on all devices together
     config.accumulation = 1                 # parts a batch is computed in, one after the other
@@ -69,34 +38,10 @@ def get_config() -> ConfigDict:
     config.steps = 0                        # where not 0: updates, instead of epochs
     config.ema_decay = 0.0                  # of averaged weights, evaluated beside the raw ones; 0: none
 
-    config.loss = loss = ConfigDict()       # -> task.TASKS
-    loss.name = 'softmax'                   # or 'sigmoid', where an image may have several classes
-    loss.smoothing = 0.0                    # of the labels
-
-    config.optimizer = optimizer = ConfigDict()  # -> optim.OPTIMIZERS
-    optimizer.name = 'sgd'
-    optimizer.learning_rate = 0.1           # the schedule's peak
-    optimizer.momentum = placeholder(float)
-    optimizer.nesterov = placeholder(bool)
-    optimizer.weight_decay = 1e-4           # coupled: added to the gradient
-    optimizer.decay_bias_and_norm = True    # False: kernels alone
-    optimizer.rate_factors = ()             # (pattern, factor) pairs for learning rates, such as (('fc/*', 10.0),)
-
-    config.schedule = schedule = ConfigDict()  # -> schedules.SCHEDULES
-    schedule.name = 'cosine'                # cosine, multistep, constant or plateau, after the warm-up
-    schedule.warmup_epochs = 5.0            # linear from 0
-    schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
-    schedule.floor = placeholder(float)     # cosine: learning rate at its end
-    schedule.milestones = placeholder(tuple)  # multistep: epochs at which the rate is multiplied by factor
-    schedule.factor = placeholder(float)    # multistep, plateau
-    schedule.patience = placeholder(int)    # plateau: evaluations without a better score that are waited for
-    schedule.cooldown = placeholder(int)    # plateau: evaluations after a change that do not count
-    schedule.minimum = placeholder(float)   # plateau: the lowest rate
-    schedule.threshold = placeholder(float)  # plateau: fraction by which a score has to be better
-
-    config.lookahead = lookahead = ConfigDict()  # -> step.Lookahead
-    lookahead.steps = 0                     # updates after which slow weights go towards the weights; 0: never
-    lookahead.alpha = 0.5                   # how far
+    config.loss = _loss()                   # -> task.TASKS
+    config.optimizer = _optimizer()         # -> optim.OPTIMIZERS
+    config.schedule = _schedule()           # -> schedules.SCHEDULES
+    config.lookahead = _lookahead()         # -> step.Lookahead
 
     config.eval_batch_size = 256            # on all devices together
     config.eval_epochs = 1.0                # between evaluations; 0: never
@@ -110,9 +55,130 @@ def get_config() -> ConfigDict:
     config.deterministic = False            # GPU: the same bits each time, slower
     config.compilation_cache = True         # keep compiled programs in the user's cache folder
     config.dry_run = False                  # one step, one evaluation step, one save, and nothing written
-    config.distributed = distributed = ConfigDict()  # -> runtime.join_hosts
+    config.distributed = _distributed()     # -> runtime.join_hosts
+    return config.lock()
+
+
+def _model() -> ConfigDict:
+    model = ConfigDict()
+    model.name = 'resnet50'                 # one of models.names()
+    model.num_classes = 1000
+    model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
+                                            # float32 (where unset, on a CPU)
+    model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
+    model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
+    model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
+    model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
+    model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; ResNets v2: 'conv' or 'avgpool'
+    model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower
+    model.dropout = placeholder(float)      # rate, in families with dropout
+    model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's
+    model.alpha = placeholder(float)        # oct_resnet50: fraction of the channels at half the resolution
+    return model
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    data.format = 'folder'                  # one of sources.names(); docs/data.md shows each
+    data.path = 'data/imagenet'             # root of the data set
+    data.train_split = 'train'
+    data.eval_split = 'val'
+    data.dataset = placeholder(str)         # tfds: name[/config][:version]
+    data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
+    data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label)
+    data.num_examples = placeholder(int)    # synthetic: images in each split
+    data.processes = 0                      # worker processes that decode; 0: threads of this process
+    data.threads = 0                        # where there are no worker processes; 0: one a core
+    data.on_error = 'skip'                  # an unreadable sample: 'skip' (count, name, replace) or 'raise'
+    data.max_bad_fraction = 0.1             # of the split that may be unreadable
+    return data
+
+
+def _augment() -> ConfigDict:
+    augment = ConfigDict()
+    augment.size = 224                      # side in pixels
+    augment.crop = 'random_resized'         # random_resized, pad (CIFAR's) or none
+    augment.scale = placeholder(tuple)      # random_resized: area, as a fraction of the image's
+    augment.ratio = placeholder(tuple)      # random_resized: width over height
+    augment.pad = placeholder(int)          # pad: zeros on each side, in pixels
+    augment.flip = True                     # left and right, every second image
+    augment.color_jitter = 0.0              # strength on brightness, contrast and saturation
+    return augment
+
+
+def _eval() -> ConfigDict:
+    evaluation = ConfigDict()
+    evaluation.resize = 256                 # shorter side in pixels
+    evaluation.size = 224                   # then the centre crop
+    return evaluation
+
+
+def _normalize() -> ConfigDict:
+    normalize = ConfigDict()
+    normalize.mean = (0.485, 0.456, 0.406)
+    normalize.std = (0.229, 0.224, 0.225)
+    return normalize
+
+
+def _loss() -> ConfigDict:
+    loss = ConfigDict()
+    loss.name = 'softmax'                   # or 'sigmoid', where an image may have several classes
+    loss.smoothing = 0.0                    # of the labels
+    return loss
+
+
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
+    optimizer.name = 'sgd'
+    optimizer.learning_rate = 0.1           # the schedule's peak
+    optimizer.momentum = placeholder(float)
+    optimizer.nesterov = placeholder(bool)
+    optimizer.weight_decay = 1e-4           # coupled: added to the gradient
+    optimizer.decay_bias_and_norm = True    # False: kernels alone
+    optimizer.rate_factors = ()             # (pattern, factor) pairs for learning rates, such as (('fc/*', 10.0),)
+    return optimizer
+
+
+def _schedule() -> ConfigDict:
+    schedule = ConfigDict()
+    schedule.name = 'cosine'                # cosine, multistep, constant or plateau, after the warm-up
+    schedule.warmup_epochs = 5.0            # linear from 0
+    schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
+    schedule.floor = placeholder(float)     # cosine: learning rate at its end
+    schedule.milestones = placeholder(tuple)  # multistep: epochs at which the rate is multiplied by factor
+    schedule.factor = placeholder(float)    # multistep, plateau
+    schedule.patience = placeholder(int)    # plateau: evaluations without a better score that are waited for
+    schedule.cooldown = placeholder(int)    # plateau: evaluations after a change that do not count
+    schedule.minimum = placeholder(float)   # plateau: the lowest rate
+    schedule.threshold = placeholder(float)  # plateau: fraction by which a score has to be better
+    return schedule
+
+
+def _lookahead() -> ConfigDict:
+    lookahead = ConfigDict()
+    lookahead.steps = 0                     # updates after which slow weights go towards the weights; 0: never
+    lookahead.alpha = 0.5                   # how far
+    return lookahead
+
+
+def _distributed() -> ConfigDict:
+    distributed = ConfigDict()
     distributed.address = ''                # host:port of rank 0, with count and rank
     distributed.count = 0                   # processes in all
     distributed.rank = -1                   # of this process
     distributed.detect = False              # ask SLURM, Open MPI or Kubernetes for the three
-    return config.lock()
+    return distributed
+
+
+def checked(model: str, known: Sequence[str]) -> str:
+    """`model`, which has to be in `known`, the models of a recipe.
+
+    Raises:
+      UserError: it is not; says which was meant, or which recipe it has.
+    """
+    if model in known:
+        return model
+    from imagenet_jax.models import catalog  # imports JAX, for which a recipe that is right does not wait
+    if model in catalog.RECIPE_OF:
+        raise UserError(f'{model} is no model of this recipe; it is trained with --config {catalog.config(model)}')
+    raise unknown('model of this recipe', model, known)

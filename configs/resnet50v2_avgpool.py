@@ -1,11 +1,9 @@
-"""ResNet-50 v2 on ImageNet with average-pool shortcuts, 50 epochs.
+"""ResNet-50 v2 with average-pool shortcuts on ImageNet, 50 epochs.
 
 python main.py --config configs/resnet50v2_avgpool.py --workdir runs/resnet50v2_avgpool
 
-Published with this recipe, ten crops: 78.05 top-1, 94.19 top-5, and 78.86, 94.50 for two models averaged; not
-reproduced here. Published on mini-ImageNet, ten crops: 18.42% error.
-On a laptop, whole but small: add --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
---config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73 --config.epochs=2.
+Published with this recipe, ten crops: 78.05 top-1, 94.19 top-5, and 78.86 top-1, 94.50 top-5 for two models averaged;
+not reproduced here. On a laptop: configs/common.py.
 """
 
 from configs import common

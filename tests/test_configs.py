@@ -1,70 +1,171 @@
-"""Every recipe as one golden text, so that a changed default shows as a diff.
+"""Every option and every recipe as golden text, so that a change shows as a diff; and what recipes say of themselves.
 
 After a change that is meant: python tests/test_configs.py writes the texts anew.
 """
 
-import importlib
+import inspect
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))  # for the command above
 
-from imagenet_jax import models, record  # noqa: E402
+from recipes import RECIPES, ROOT, get_config, module, pairs
 
-RECIPES = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem != '__init__')
+from configs import common
+from imagenet_jax import models, record
+from imagenet_jax.errors import UserError
+from imagenet_jax.models import catalog
+from imagenet_jax.options import apply
 
-
-def get_config(name):
-    return importlib.import_module(f'configs.{name}').get_config()
-
-
-def golden(name: str) -> Path:
-    return ROOT / 'tests' / 'golden' / f'{name}.txt'
-
-
-def text(name: str) -> str:
-    return ''.join(f'{key}={value!r}\n' for key, value in record.flatten(get_config(name).to_dict()).items())
+GOLDEN = ROOT / 'tests' / 'golden'
+PAIRS = pairs()
+TAKING = [recipe for recipe in RECIPES if hasattr(module(recipe), 'MODELS')]
 
 
-@pytest.mark.parametrize('name', RECIPES)
-def test_recipe_is_as_it_was(name):
-    assert text(name) == golden(name).read_text()
+def flat(pair: str) -> dict[str, str]:
+    config = common.get_config() if pair == 'common.py' else get_config(pair)
+    return {name: repr(value) for name, value in record.flatten(config.to_dict()).items()}
+
+
+def differences(pair: str) -> str:
+    """What a recipe changes in common.py; with another model, what that changes in the recipe."""
+    before = flat(pair.split(':')[0] if ':' in pair else 'common.py')
+    return ''.join(f'    {name}={value}\n' for name, value in flat(pair).items() if value != before[name])
+
+
+def common_text() -> str:
+    return ''.join(f'{name}={value}\n' for name, value in flat('common.py').items())
+
+
+def recipes_text() -> str:
+    return ''.join(f'{pair}\n{differences(pair)}' for pair in PAIRS)
+
+
+def recipes_golden() -> dict[str, str]:
+    """{pair: its lines}"""
+    parts = re.split(r'^(\S+)\n', (GOLDEN / 'recipes.txt').read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_options_are_as_they_were():
+    assert common_text() == (GOLDEN / 'common.txt').read_text()
+
+
+@pytest.mark.parametrize('pair', PAIRS)
+def test_recipe_is_as_it_was(pair):
+    assert differences(pair) == recipes_golden().get(pair)
 
 
 def test_every_golden_text_has_its_recipe():
-    assert sorted(path.stem for path in (ROOT / 'tests' / 'golden').iterdir()) == RECIPES
+    assert list(recipes_golden()) == PAIRS
 
 
-@pytest.mark.parametrize('name', RECIPES)
-def test_recipe_opens_with_its_command(name):
-    doc = importlib.import_module(f'configs.{name}').__doc__
-    if name != 'common':
-        assert f'python main.py --config configs/{name}.py --workdir ' in doc
+def test_no_recipe_is_another_with_a_new_name():
+    """A model of the same recipe is an argument, not a file."""
+    seen = {}
+    for pair in PAIRS:
+        rest = tuple((name, value) for name, value in flat(pair).items()
+                     if name not in ('model.name', 'model.num_classes', 'model.width'))
+        assert seen.setdefault(rest, pair).split(':')[0] == pair.split(':')[0]
 
 
-@pytest.mark.parametrize('name', RECIPES)
-def test_misspelt_option_is_an_error(name):
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_recipe_opens_with_its_command(recipe):
+    doc = module(recipe).__doc__
+    assert doc.split('\n\n')[1].startswith(f'python main.py --config configs/{recipe}.py --workdir ')
+    for pair in re.findall(r'--config configs/(\S+)', doc):
+        assert pair in PAIRS
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_misspelt_option_is_an_error(recipe):
     with pytest.raises(AttributeError, match='learning_rate'):
-        get_config(name).optimizer.learning_rat = 1.0
+        get_config(f'{recipe}.py').optimizer.learning_rat = 1.0
 
 
 def test_every_model_option_is_read_by_a_model():
     read = {option for name in models.names() for option in models.option_names(name)}
-    assert set(get_config('common').model) - {'name'} <= read
+    assert set(common.get_config().model) - {'name'} <= read
 
 
-def test_imagenet_recipes_name_their_model():
-    for name in models.names():
-        if name in RECIPES:
-            assert get_config(name).model.name == name
-        else:  # RegNets of other sizes have the recipes of those that have one
-            assert name.endswith('_cifar') or name.startswith('regnet')
+# --- the model of a recipe
+
+
+@pytest.mark.parametrize('pair', PAIRS)
+def test_model_is_the_arguments(pair):
+    config = get_config(pair)
+    model = apply(models.create, config.model, 'config.model')
+    assert model.num_classes == config.model.num_classes
+    assert ':' not in pair or config.model.name == pair.split(':')[1]
+
+
+@pytest.mark.parametrize('recipe', TAKING)
+def test_first_model_is_the_default(recipe):
+    first, *_ = module(recipe).MODELS
+    assert module(recipe).get_config(first) == module(recipe).get_config()
+    assert inspect.signature(module(recipe).get_config).parameters['model'].default == first
+
+
+@pytest.mark.parametrize('name', models.names())
+def test_every_model_has_its_recipe(name):
+    path = catalog.config(name)
+    assert (ROOT / path.split(':')[0]).is_file()
+    config = get_config(path.removeprefix('configs/'))
+    assert (config.model.name, config.augment.size) == (name, catalog.image_size(name))
+    assert name in module(catalog.RECIPE_OF[name]).MODELS
+
+
+def test_catalog_has_each_model_once():
+    assert sorted(model for of_recipe in catalog.RECIPES.values() for model in of_recipe) == sorted(models.names())
+
+
+@pytest.mark.parametrize(('model', 'message'), [
+    ('resnet5', r"^unknown model of this recipe 'resnet5'; did you mean resnet50 or "),
+    ('zzz', r"^unknown model of this recipe 'zzz'; known: resnet50, resnet18, "),
+    ('vgg16', r'^vgg16 is no model of this recipe; it is trained with --config configs/vgg16\.py$'),
+    ('vgg11_bn', r'^vgg11_bn is no model of this recipe; it is trained with --config configs/vgg16\.py:vgg11_bn$')])
+def test_wrong_model_is_refused(model, message):
+    with pytest.raises(UserError, match=message):
+        module('resnet50').get_config(model)
+
+
+# --- published numbers, which stand in the catalog
+
+
+def numbers(results) -> set[float]:
+    return {number for result in results for number in (result.top1, result.top5) if number is not None}
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_numbers_of_a_recipe_are_the_catalogs(recipe):
+    text = re.sub(r'arXiv \S+', '', ' '.join(module(recipe).__doc__.split()))
+    said = {float(x) for x in re.findall(r'([\d.]+) top-[15]', text)}
+    said |= {round(100 - float(x), 2) for x in re.findall(r'([\d.]+)% error', text)}
+    assert not re.findall(r'\b\d+\.\d\d\b(?! top-[15]|% error)', text)
+    taken = {get_config(f'{recipe}.py').model.name, *getattr(module(recipe), 'MODELS', ())}
+    also = {model: catalog.ALSO_PUBLISHED.get((recipe, model), ()) for model in taken}
+    assert said <= numbers([catalog.PUBLISHED[model] for model in taken if model in catalog.PUBLISHED]
+                           + [result for results in also.values() for result in results])
+    assert said >= numbers(result for results in also.values() for result in results)
+    default = next(iter(catalog.RECIPES.get(recipe, ())), None)
+    assert default not in catalog.PUBLISHED or catalog.PUBLISHED[default].top1 in said
+
+
+def test_numbers_of_the_readme_are_the_catalogs():
+    table = (ROOT / 'README.md').read_text().partition('| family | names |')[2].partition('\n\n')[0]
+    said = [float(x) for x in re.findall(r'\d\d\.\d+', table)]
+    assert sorted(said) == sorted(published.top1 for published in catalog.PUBLISHED.values())
+
+
+def test_published_results_are_of_models_and_recipes():
+    assert set(catalog.PUBLISHED) <= set(models.names())
+    assert {f'{recipe}.py' for recipe, _ in catalog.ALSO_PUBLISHED} <= set(PAIRS)
 
 
 if __name__ == '__main__':
-    golden('x').parent.mkdir(exist_ok=True)
-    for recipe in RECIPES:
-        golden(recipe).write_text(text(recipe))
+    GOLDEN.mkdir(exist_ok=True)
+    (GOLDEN / 'common.txt').write_text(common_text())
+    (GOLDEN / 'recipes.txt').write_text(recipes_text())

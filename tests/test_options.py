@@ -1,24 +1,19 @@
 """Every option is read by something; one that nothing reads is an error that says which was meant."""
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures_layouts import voc
+from recipes import RECIPES, get_config
 
-import configs
 from configs import common
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.experiment import Experiment, Options
 from imagenet_jax.options import apply, chosen, create
-
-RECIPES = sorted(path.stem for path in Path(configs.__file__).parent.glob('*.py')
-                 if path.stem not in ('__init__', 'common'))
 
 
 def small(config=None):
@@ -167,7 +162,7 @@ def test_top_level_is_what_the_experiment_reads():
 
 @pytest.mark.parametrize('recipe', RECIPES)
 def test_something_reads_every_option_of_a_recipe(recipe, tmp_path):
-    config = importlib.import_module(f'configs.{recipe}').get_config()
+    config = get_config(f'{recipe}.py')
     if config.loss.name == 'softmax':
         small(config)
     else:  # synthetic images have one class each

@@ -33,7 +33,8 @@ def test_a_new_folder_takes_any_run(tmp_path):
 def test_every_change_that_is_refused_is_named(tmp_path):
     record.write(tmp_path, {'seed': 0, 'loss': {'name': 'softmax'}, 'model': {'name': 'resnet18'}, 'epochs': 1})
     with pytest.raises(UserError) as caught:
-        record.check_resumable(tmp_path, {'seed': 1, 'loss': {'name': 'softmax'}, 'model': {'name': 'resnet18', 'width': 2}})
+        record.check_resumable(tmp_path, {'seed': 1, 'loss': {'name': 'softmax'},
+                                          'model': {'name': 'resnet18', 'width': 2}})
     assert str(caught.value).splitlines() == [
         f'{tmp_path} holds a run that this config cannot go on with:', '  config.model.width: was None, now 2',
         '  config.seed: was 0, now 1', 'use another --workdir, or the earlier values']

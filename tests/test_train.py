@@ -65,6 +65,11 @@ def test_synthetic_data_needs_no_files(tmp_path):
 @pytest.mark.parametrize(('arguments', 'message'), [
     ((), 'error: which recipe?'),
     (('--config', 'configs/resnet51.py'), "unknown recipe 'configs/resnet51.py'; did you mean configs/resnet50.py"),
+    (('--config', 'configs/resnet101.py'),
+     'error: no recipe configs/resnet101.py; resnet101 is trained with --config configs/resnet50.py:resnet101'),
+    (('--config', 'configs/resnet50.py:resnet5'), "unknown model of this recipe 'resnet5'; did you mean resnet50"),
+    (('--config', 'configs/resnet50.py:'), 'error: configs/resnet50.py: names nothing after its colon'),
+    (('--config', 'configs/digits.py:foo'), 'error: configs/digits.py takes no argument; give it without :foo'),
     (('--config', 'configs/digits.py'), 'error: where should the run go?'),
     (('--config', 'configs/digits.py', '--config.epoch=3'),
      "unknown option 'config.epoch'; did you mean config.epochs"),
@@ -96,4 +101,6 @@ def test_version_and_help():
                               capture_output=True, check=True).stdout
     assert say('--version').strip() == f'imagenet_jax {imagenet_jax.__version__}'
     assert '--workdir DIR' in say('--help')
-    assert '--config.optimizer.learning_rate=0.4' in say('--config', 'configs/resnet50.py', '--help')
+    told = say('--config', 'configs/resnet50.py:resnet101', '--help')
+    assert '--config.optimizer.learning_rate=0.4' in told and '--config.model.name=resnet101' in told
+    assert 'Models of this recipe' in told and 'regnety_320' in told

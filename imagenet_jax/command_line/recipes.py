@@ -1,13 +1,16 @@
 """--config and its options, for every command that takes a recipe."""
 
 import importlib.util
+import inspect
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from absl import app, flags
@@ -43,7 +46,7 @@ def config(argv: list[str]) -> ConfigDict:
 
 
 def name() -> str:
-    """The recipe's file, as the command line has it."""
+    """The recipe's file, and the model after it, as the command line has them."""
     return config_flags.get_config_filename(flags.FLAGS['config'])
 
 
@@ -51,42 +54,59 @@ def _parse(usage: str, argv: list[str]) -> list[str]:
     """Flags; what is wrong with them is said in one line."""
     sys.path.insert(0, os.getcwd())  # recipes import their neighbours
     try:
-        recipe = _recipe(argv)
+        recipe, models = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
-            _help(usage, recipe)
+            _help(usage, recipe, models)
         return app.parse_flags_with_usage(argv)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
 
 
-def _recipe(argv: list[str]) -> ConfigDict | None:
-    """The config as its file has it; None where the command names none.
+def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
+    """The config as its file has it, and the models that it takes by argument; None and () where argv names none.
 
     Raises:
-      UserError: no such file, or a --config.NAME that it does not have.
+      UserError: no such file, an argument that it does not take, or a --config.NAME that it does not have.
     """
     named = re.search(r'^--?config[=\n](.+)', '\n'.join(argv), re.MULTILINE)
     if not named:
-        return None
-    path = Path(named[1].split(':')[0])
-    if not path.is_file():
-        raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
-    spec = importlib.util.spec_from_file_location('recipe', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    recipe = module.get_config(*named[1].split(':')[1:])
+        return None, ()
+    path, *argument = named[1].split(':', 1)
+    module = _load(Path(path))
+    models = getattr(module, 'MODELS', ())
+    if argument and not inspect.signature(module.get_config).parameters:
+        raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
+    if argument == ['']:
+        raise UserError(f'{named[1]} names nothing after its colon; --config {path} --help lists what may stand there')
+    recipe = module.get_config(*argument)
     known = [f'config.{name}' for name in record.flatten(recipe.to_dict())]
     for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
         if name not in known:
             raise unknown('option', name, known)
-    return recipe
+    return recipe, models
 
 
-def _help(usage: str, recipe: ConfigDict | None) -> None:
+def _load(path: Path) -> ModuleType:
+    """The file as a module. Raises UserError: there is none."""
+    if not path.is_file():
+        from imagenet_jax.models import catalog  # imports JAX, for which a recipe that is there does not wait
+        if path.stem in catalog.RECIPE_OF:
+            raise UserError(f'no recipe {path}; {path.stem} is trained with --config {catalog.config(path.stem)}')
+        raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
+    spec = importlib.util.spec_from_file_location('recipe', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _help(usage: str, recipe: ConfigDict | None, models: Sequence[str]) -> None:
     print(usage)
     if recipe is None:
         print('Give --config too for a list of its options. configs/common.py says what each means.')
-    else:
-        print('Options of this recipe (configs/common.py says what each means):\n')
-        print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
+        sys.exit(0)
+    if models:
+        print('Models of this recipe, each given as --config FILE:MODEL; without one it is the first:\n')
+        print(textwrap.fill(', '.join(models), 100, initial_indent='  ', subsequent_indent='  '), end='\n\n')
+    print('Options of this recipe (configs/common.py says what each means):\n')
+    print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
     sys.exit(0)

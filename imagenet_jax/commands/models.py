@@ -6,8 +6,9 @@
     python -m imagenet_jax models mobilenet_v2 --option width=1.4 --num-classes 10 --image-size 160
 
 Lists each model's parameters, multiply-adds (MACs) of one image at its input size, in convolutions and dense layers
-alone, top-1 as others published it (not a result of ours), and the recipe that trains it. With a name, lists each layer
-that has parameters, and what it answers for one image. Everything is counted from the model, traced but not run.
+alone, top-1 as others published it (not a result of ours), on ImageNet where nothing else is named, and the recipe that
+trains it, as --config takes it. With a name, lists each layer that has parameters, and what it answers for one image.
+Everything is counted from the model, traced but not run.
 """
 
 import argparse
@@ -55,19 +56,21 @@ def _list(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    print(f'{"model":20} {"parameters":>12} {"MACs":>15} {"input":>5}  {"top-1, published":34}  recipe')
+    print(f'{"model":18} {"parameters":>11} {"MACs":>14} {"input":>5}  {"top-1, published":20}  recipe')
     for row in rows:
-        top1 = f'{row["published_top1"]:.2f} on {row["published_on"]}' if row['published_top1'] else ''
-        print(f'{row["name"]:20} {row["parameters"]:>12,} {row["multiply_adds"]:>15,} {row["image_size"]:>5}  '
-              f'{top1:34}  {row["config"]}')
+        top1 = f'{row["published_top1"]:.2f} {row["published_on"]}' if row['published_top1'] else ''
+        top1 = top1.replace(' ImageNet', '').replace(',', '')
+        print(f'{row["name"]:18} {row["parameters"]:>11,} {row["multiply_adds"]:>14,} {row["image_size"]:>5}  '
+              f'{top1:20}  {row["config"]}')
 
 
 def _entry(name: str) -> dict:
-    """What the list says of a model; published_top1 and published_on are None where no result is known."""
+    """What the list says of a model; what is published is None where no result is known."""
     size, published = catalog.image_size(name), catalog.PUBLISHED.get(name)
     parameters, multiply_adds = summary.total(summary.layers(models.create(name), size))
     return {'name': name, 'parameters': parameters, 'multiply_adds': multiply_adds, 'image_size': size,
-            'published_top1': published and published.top1, 'published_on': published and published.on,
+            **{f'published_{field.name}': published and getattr(published, field.name)
+               for field in dataclasses.fields(catalog.Published)},
             'config': catalog.config(name)}
 
 

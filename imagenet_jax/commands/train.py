@@ -1,10 +1,10 @@
 """Trains and evaluates one model.
 
     python main.py --config configs/resnet50.py --workdir runs/resnet50
-    python main.py --config configs/resnet50.py --workdir runs/resnet50 --config.batch_size=512
+    python main.py --config configs/resnet50.py:resnet101 --workdir runs/resnet101 --config.batch_size=512
     python main.py --config configs/resnet50.py --help
 
-  --config FILE        the recipe
+  --config FILE        the recipe; FILE:MODEL another model of it
   --config.NAME=VALUE  changes one option of it
   --workdir DIR        the run's folder; the same command again goes on from the newest checkpoint in it
   --version            prints the version
