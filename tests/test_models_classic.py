@@ -31,7 +31,7 @@ MODELS = {
     'resnet101v2': (44_541_480, 7801), 'resnet152v2': (60_185_128, 11514),
     'resnext50_32x4d': (25_028_904, 4230), 'resnext101_32x8d': (88_791_336, 16414),
     'wide_resnet50_2': (68_883_240, 11398),
-    'seresnet18': (11_778_592, 1814), 'seresnet34': (21_958_868, 3664), 'seresnet50': (28_088_024, 4092),
+    'seresnet18': (11_779_624, 1814), 'seresnet34': (21_960_416, 3664), 'seresnet50': (28_088_024, 4092),
     'seresnet101': (49_326_872, 7806),
 }
 PLAIN = [name for name in MODELS if name.startswith(('alexnet', 'zfnet', 'vgg'))]

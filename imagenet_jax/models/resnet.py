@@ -8,7 +8,7 @@ from functools import partial
 import flax.linen as nn
 
 from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
-from imagenet_jax.models.layers import Layers, SqueezeExcite
+from imagenet_jax.models.layers import Layers, SqueezeExcite, divisible
 from imagenet_jax.models.network import ResidualNetwork
 
 
@@ -58,8 +58,11 @@ class Bottleneck(nn.Module):
 
 
 def excite(x, ratio, layers):
-    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is."""
-    return SqueezeExcite(x.shape[-1] // ratio, layers, name='se')(x) if ratio else x
+    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is.
+
+    The hidden layer is a multiple of 8 wide, as in timm: of a map of 64 channels 8, where the paper has 4.
+    """
+    return SqueezeExcite(divisible(x.shape[-1] / ratio), layers, name='se')(x) if ratio else x
 
 
 class ResNet(ResidualNetwork):
