@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     model.num_classes = 1000
     model.dtype = 'bfloat16'                # of the computation: bfloat16, float16 (loss scaled) or float32
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
+    model.act = placeholder(str)            # relu, relu6, swish, hard_swish or mish, where not the family's own
     model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
     model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
     model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
