@@ -66,6 +66,7 @@ def _model() -> ConfigDict:
     model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
                                             # float32 (where unset, on a CPU)
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
+    model.act = placeholder(str)            # relu, relu6, swish, hard_swish or mish, where not the family's own
     model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
     model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
     model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5

@@ -59,9 +59,11 @@ def create(registry: Mapping[str, Callable], section: Mapping[str, Any], where: 
     name = options.pop(key)
     if name not in registry:
         raise unknown(f'{where}.{key}', name, registry)
+    known = reads(registry[name]).keys() | given.keys()
     for option, value in options.items():
-        readers = [other for other, make in registry.items() if option in reads(make)]
-        if name not in readers and readers and option not in given and not _takes_more(registry[name]):
+        if option in known or _takes_more(registry[name]):
+            continue
+        if readers := [other for other, make in registry.items() if option in reads(make)]:
             raise UserError(f'{where}.{option}={value!r} is read by {where}.{key}={" or ".join(_few(readers))}, not by '
                             f'{name}; leave it unset')
     return apply(registry[name], options, where, **given)

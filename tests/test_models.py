@@ -1,5 +1,6 @@
 """Models by shape where no numbers are needed; their layers by number."""
 
+import collections
 from functools import partial
 
 import flax.linen as nn
@@ -11,9 +12,9 @@ import pytest
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import layers as layer_lib
 from imagenet_jax.models import resnet
-from imagenet_jax.models.layers import Layers, max_pool
+from imagenet_jax.models.blocks import classify
+from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, Layers, max_pool
 from imagenet_jax.models.summary import multiply_adds, operations
 
 pytestmark = pytest.mark.numerics
@@ -68,14 +69,14 @@ def test_names_come_in_numeric_order():
 
 
 @pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('resnet5', {}, r"unknown model 'resnet5'; did you mean .*resnet50"),
+    ('resnet5', {}, r"unknown model\.name 'resnet5'; did you mean .*resnet50"),
     ('resnet20_cifr', {}, r'did you mean resnet20_cifar'),
-    ('inception', {}, r"unknown model 'inception'; (did you mean|known:) "),
-    ('resnet50', {'num_clases': 3}, r"option of model resnet50: 'num_clases'; did you mean num_classes\?"),
-    ('resnet50', {'shortcut': 'A'}, r"option of model resnet50: 'shortcut'"),
-    ('resnet18', {'stride_in_1x1': True}, r"option of model resnet18: 'stride_in_1x1'"),
-    ('resnet20_cifar', {'depth': 4}, r"option of model resnet20_cifar: 'depth'"),
-    ('resnet20_cifar', {'parent': None}, r"option of model resnet20_cifar: 'parent'"),
+    ('inception', {}, r"unknown model\.name 'inception'; (did you mean|known:) "),
+    ('resnet50', {'num_clases': 3}, r"option model\.num_clases: .*'num_clases'; did you mean num_classes\?"),
+    ('resnet50', {'shortcut': 'A'}, r"model\.shortcut='A' is read by model\.name=.*resnet18v2 .*, not by resnet50;"),
+    ('resnet18', {'stride_in_1x1': True}, r'model\.stride_in_1x1=True is read by .*resnet50.*, not by resnet18;'),
+    ('resnet20_cifar', {'depth': 4}, r"option model\.depth: nothing reads 'depth'"),
+    ('resnet20_cifar', {'parent': 1}, r"option model\.parent: nothing reads 'parent'"),
     ('resnet20_cifar', {'dtype': 'bf16'}, r"model\.dtype 'bf16'; did you mean bfloat16\?"),
     ('resnet20_cifar', {'dtype': jnp.int32}, r"model\.dtype 'int32'"),
     ('resnet50', {'stride_in_1x1': 'no'}, r"model\.stride_in_1x1='no' must be True or False"),
@@ -84,20 +85,21 @@ def test_names_come_in_numeric_order():
     ('resnet50', {'num_classes': True}, r'model\.num_classes=True must be a whole number'),
     ('resnet50', {'num_classes': -1}, r'model\.num_classes=-1 must not be negative'),
     ('alexnet_v1', {'groups': 2.0}, r'model\.groups=2\.0 must be a whole number'),
-    ('mobilenet_v2', {'width': 'abc'}, r"model\.width='abc' must be a number"),
-    ('mobilenet_v2', {'width': float('nan')}, r'model\.width=nan must be above 0'),
-    ('mobilenet_v2', {'dropout': '.x'}, r"model\.dropout='\.x' must be a number")])
+    ('mobilenet_v2', {'width': 'abc'}, r"model\.width='abc' must be a finite number"),
+    ('mobilenet_v2', {'width': float('nan')}, r'model\.width=nan must be a finite number'),
+    ('mobilenet_v2', {'dropout': '.x'}, r"model\.dropout='\.x' must be a finite number"),
+    ('resnet20_cifar', {'dtype': object()}, r'model\.dtype .*; known: bfloat16'),
+    ('resnet20_cifar', {'param_dtype': 'float31'}, r"model\.param_dtype 'float31'; did you mean .*float32"),
+    ('resnet20_cifar', {'norm': 'batc'}, r"model\.norm 'batc'; did you mean batch\?"),
+    ('resnet20_cifar', {'act': 'relu7'}, r"model\.act 'relu7'; did you mean .*relu"),
+    ('resnet20_cifar', {'shortcut': 'C'}, r"model\.shortcut 'C'; known: A, B")])
 def test_refused_by_create(name, options, message):
     with pytest.raises(UserError, match=message):
         models.create(name, **options)
 
 
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'norm': 'batc'}, r"model\.norm 'batc'; did you mean batch\?"),
-    ({'shortcut': 'C'}, r"model\.shortcut 'C'; known: A, B")])
-def test_refused_by_the_model(options, message):
-    with pytest.raises(UserError, match=message):
-        shapes(models.create('resnet20_cifar', **options))
+def test_an_option_without_value_is_not_set():
+    assert models.create('mobilenet_v2', width=None, act=None) == models.create('mobilenet_v2')
 
 
 # --- what every model answers
@@ -136,7 +138,7 @@ def test_odd_sizes_pass():
 
 def test_pooled_features_are_a_mean_in_float32():
     maps = jnp.full((2, 64, 64, 3), 0.1, jnp.bfloat16)
-    pooled = resnet.classify(maps, 0, jnp.bfloat16, jnp.float32, 'fc')
+    pooled = classify(maps, 0, Layers(dtype=jnp.bfloat16), 'fc')
     assert pooled.dtype == jnp.float32
     np.testing.assert_allclose(pooled, np.full((2, 3), maps[0, 0, 0, 0].astype(jnp.float32)), rtol=1e-6)
 
@@ -159,6 +161,29 @@ def test_stride_in_1x1_moves_the_stride():
     assert count(shapes(models.create('resnet50', stride_in_1x1=True))[0]) == PARAMETERS['resnet50']
 
 
+# A model of each family, its own activation, and how often another one is fixed by its paper: the blocks at ReLU.
+@pytest.mark.parametrize(('name', 'own', 'fixed'), [
+    *((name, 'relu', {}) for name in ('alexnet_bn', 'zfnet', 'vgg11', 'resnet20_cifar', 'resnet18v2', 'seresnet50',
+                                      'resnest50d', 'oct_resnet50', 'regnety_002', 'ghostnet_100')),
+    ('mobilenet_v1', 'relu6', {}), ('mobilenet_v2', 'relu6', {}), ('mobilenet_v3_small', 'hard_swish', {'relu': 5})])
+def test_act_is_the_models_one_activation(monkeypatch, name, own, fixed):
+    calls = collections.Counter()
+
+    def counting(kind, function):
+        return lambda x: calls.update([kind]) or function(x)
+
+    def counted(**options):
+        calls.clear()
+        shapes(models.create(name, **options), 32 if name.endswith('_cifar') else 64)
+        return dict(calls)
+
+    for kind, function in ACTIVATIONS.items():
+        monkeypatch.setitem(ACTIVATIONS, kind, counting(kind, function))
+    default = counted()
+    assert default.keys() == {own, *fixed} and fixed.items() <= default.items()
+    assert counted(act='mish') == {'mish': default[own]} | fixed
+
+
 def test_shortcut_b_projects():
     padded, _ = shapes(models.create('resnet20_cifar'))
     projected, _ = shapes(models.create('resnet20_cifar', shortcut='B'))
@@ -170,10 +195,10 @@ def test_shortcut_b_projects():
 def test_shortcut_a_subsamples_and_pads_on_both_sides():
     x = jax.random.normal(jax.random.key(0), (1, 4, 4, 4))
     shortcut = models.resnet_cifar.PaddingShortcut(Layers())
-    y = shortcut.apply({}, x, 8, 2, False)
+    y = shortcut.apply({}, x, 8, 2)
     np.testing.assert_array_equal(y[..., 2:6], x[:, ::2, ::2])
     assert not y[..., :2].any() and not y[..., 6:].any()
-    np.testing.assert_array_equal(shortcut.apply({}, x, 4, 1, False), x)
+    np.testing.assert_array_equal(shortcut.apply({}, x, 4, 1), x)
 
 
 @pytest.mark.parametrize(('name', 'last', 'branches'), [('resnet18', 'bn2', 8), ('resnet50', 'bn3', 16)])
@@ -217,8 +242,7 @@ def test_every_window_is_padded_alike_on_both_sides(name, options):
 def test_convolution_is_symmetric(kernel, stride):
     """The first window begins kernel // 2 before the image, whatever its size; with 'SAME' an even size moves it."""
     x = jax.random.normal(jax.random.key(0), (1, 9, 9, 2))
-    conv, _, _ = Layers()(train=False)
-    module = conv(3, kernel, stride, name='conv')
+    module = Layers().conv(3, kernel, stride, name='conv')
     y, variables = module.init_with_output(jax.random.key(1), x)
     assert list(variables['params']) == ['kernel']
     padded = np.pad(x, ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
@@ -234,8 +258,7 @@ def test_convolution_is_symmetric(kernel, stride):
     (7, 256, 1, (2 / (49 * 256))**0.5), (1, 512, 1, (2 / 512)**0.5), (3, 256, 256, (2 / 9)**0.5),
     (3, 256, 8, (2 / (9 * 32))**0.5)])
 def test_he_init_by_fan_out(kernel, features, groups, std):
-    conv, _, _ = Layers()(train=True)
-    module = conv(features, kernel, groups=groups, name='conv')
+    module = Layers().conv(features, kernel, groups=groups, name='conv')
     values = np.asarray(module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 256)))['params']['kernel'])
     assert values.shape == (kernel, kernel, 256 // groups, features)
     tolerance = 5 / (2 * values.size)**0.5  # five deviations of the estimate
@@ -248,7 +271,7 @@ def test_classifier_init():
     class Head(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return resnet.classify(x, 100, jnp.float32, jnp.float32, 'fc')
+            return classify(x, 100, Layers(), 'fc')
 
     params = Head().init(jax.random.key(0), jnp.zeros((1, 2, 2, 512)))['params']['fc']
     assert params['kernel'].std() == pytest.approx(0.01, rel=0.02)
@@ -256,21 +279,29 @@ def test_classifier_init():
     assert not params['bias'].any()
 
 
+@pytest.mark.parametrize(('kind', 'formula'), [
+    ('relu', lambda x: np.maximum(x, 0)), ('relu6', lambda x: np.clip(x, 0, 6)),
+    ('swish', lambda x: x / (1 + np.exp(-x))), ('hard_swish', lambda x: x * np.clip(x + 3, 0, 6) / 6),
+    ('mish', lambda x: x * np.tanh(np.log1p(np.exp(x))))])
+def test_activations(kind, formula):
+    x = np.linspace(-8, 8, 65, dtype=np.float32)
+    np.testing.assert_allclose(Layers(act_kind=kind).act(x), formula(x.astype(float)), rtol=1e-5, atol=1e-6)
+    assert Layers(act_kind=kind).act(jnp.zeros(1, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
 def test_batch_norm_is_pytorchs():
-    _, norm, _ = Layers()(train=True)
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 5, 2))
-    module = norm('bn')
+    module = Layers(train=True).norm('bn')
     y, variables = module.init_with_output(jax.random.key(0), x)
     _, updated = module.apply(variables, x, mutable=['batch_stats'])
     mean, var = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(updated['batch_stats']['mean'], 0.1 * mean, rtol=1e-4)
     np.testing.assert_allclose(updated['batch_stats']['var'], 0.9 + 0.1 * var, rtol=1e-4)
-    _, norm, _ = Layers()(train=False)
     tiny = jnp.full((1, 1, 1, 1), 1.0)
     stats = {'params': {'scale': jnp.ones(1), 'bias': jnp.zeros(1)},
              'batch_stats': {'mean': jnp.zeros(1), 'var': jnp.zeros(1)}}
-    np.testing.assert_allclose(norm('bn').apply(stats, tiny), 1e-5**-0.5, rtol=1e-4)  # epsilon alone
+    np.testing.assert_allclose(Layers().norm('bn').apply(stats, tiny), 1e-5**-0.5, rtol=1e-4)  # epsilon alone
 
 
 # --- max-pool
@@ -320,5 +351,5 @@ def test_models_take_no_select_and_scatter():
 
 
 def test_sync_norm_averages_over_the_data_axis():
-    axes = {norm: Layers(norm=norm)(train=True)[1]('bn').axis_name for norm in ('batch', 'sync')}
-    assert axes == {'batch': None, 'sync': layer_lib.DATA_AXIS}
+    axes = {kind: Layers(train=True, norm_kind=kind).norm('bn').axis_name for kind in ('batch', 'sync')}
+    assert axes == {'batch': None, 'sync': DATA_AXIS}

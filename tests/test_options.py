@@ -190,7 +190,7 @@ def test_option_of_another_model(model, option, value):
     config = small()
     config.model.name = model
     config.model[option] = value
-    refused(config, f'unknown option of model {model}: {option!r}')
+    refused(config, rf'model\.{option}={value!r} is read by model\.name=.*, not by {model};')
 
 
 @pytest.mark.parametrize(('section', 'option', 'message'), [

@@ -75,13 +75,6 @@ def resnet_v1():
     return reference
 
 
-def basic_seresnet(name):
-    """Ratio 16 throughout; timm would round a hidden layer of 4 up to 8."""
-    torchvision_models()  # which timm imports
-    excite = partial(pytest.importorskip('timm.layers').SEModule, rd_ratio=1 / 16, rd_divisor=1)
-    return timm_model(name, block_args={'attn_layer': excite})
-
-
 def vgg(name, slow=True):
     """The last layer of each stage is a pool, two or more convolutions apart."""
     convolutions = {'vgg11': (1, 1, 2, 2, 2), 'vgg13': (2,) * 5, 'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
@@ -121,9 +114,8 @@ CASES = (
                    'wide_resnet50_2')),
     residual('resnet50', resnet_v1, stride_in_1x1=True),
     residual('resnet50', partial(torchvision, 'resnet50'), size=224),
-    *(residual(name, partial(timm_model, name), slow=name == 'seresnet101') for name in ('seresnet50', 'seresnet101')),
-    residual('seresnet18', partial(basic_seresnet, 'seresnet18'), slow=False),
-    residual('seresnet34', partial(basic_seresnet, 'seresnet34')),
+    *(residual(name, partial(timm_model, name), slow=name == 'seresnet101')
+      for name in ('seresnet18', 'seresnet34', 'seresnet50', 'seresnet101')),
     *(resnet_v2(name, slow='18' not in name) for name in (
         'resnet18v2', 'resnet34v2', 'resnet50v2', 'resnet101v2', 'resnet152v2')),
     # An odd map at each stage: 75 pixels, then 38, 19, 10, 5, 3.

@@ -35,10 +35,10 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        _, norm, act = Layers(self.dtype, norm='batch' if self.norm == 'none' else self.norm)(train)
+        layers = Layers(train, self.dtype, norm_kind='batch' if self.norm == 'none' else self.norm)
         x = nn.Conv(8, (3, 3), (2, 2), use_bias=self.norm == 'none', kernel_init=waves, dtype=self.dtype)(images)
-        x = act(x if self.norm == 'none' else norm('bn1')(x))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
+        x = layers.act(x if self.norm == 'none' else layers.norm('bn1')(x))
+        x = layers.dropout(self.dropout)(x.mean((1, 2)))
         return nn.Dense(CLASSES, kernel_init=waves, dtype=self.dtype)(x).astype(jnp.float32)
 
 
@@ -49,8 +49,8 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        _, norm, _ = Layers(self.dtype, norm=self.norm)(train)
-        return nn.Dense(CLASSES, dtype=self.dtype)(norm('bn1')(images).mean((1, 2))).astype(jnp.float32)
+        norm = Layers(train, self.dtype, norm_kind=self.norm).norm('bn1')
+        return nn.Dense(CLASSES, dtype=self.dtype)(norm(images).mean((1, 2))).astype(jnp.float32)
 
 
 def preprocess(images):

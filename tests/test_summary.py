@@ -102,8 +102,8 @@ def test_one_model_with_options(run):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (['resnet5'], r"unknown model 'resnet5'; did you mean .*resnet50"),
-    (['resnet50', '--option', 'shortcutt=B'], r"option of model resnet50: 'shortcutt'"),
+    (['resnet5'], r"unknown model.name 'resnet5'; did you mean .*resnet50"),
+    (['resnet50', '--option', 'shortcutt=B'], r"option model.shortcutt: nothing reads 'shortcutt'"),
     (['resnet50', '--option', 'zero_gamma'], r'--option zero_gamma: must be KEY=VALUE'),
     (['vgg11', '--image-size', '8'], 'images too small')])
 def test_errors(run, arguments, message):

@@ -77,7 +77,7 @@ def test_synthetic_data_needs_no_files(tmp_path):
     (('--config', 'configs/digits.py', '--config.epochs=many'), 'could not convert string to float'),
     (('--config', 'configs/digits.py', 'epochs=3'), 'error: not a flag: epochs=3'),
     (('--config', 'configs/digits.py', '--workdir', 'x', '--config.model.stride_in_1x1=True'),
-     "unknown option of model resnet20_cifar: 'stride_in_1x1'"),
+     'model.stride_in_1x1=True is read by model.name='),
     (('--config', 'configs/resnet50.py', '--workdir', 'x', '--config.data.path=/nowhere'),
      'error: no folder /nowhere/train'),
 ])

@@ -8,16 +8,9 @@ from functools import partial
 import flax.linen as nn
 import jax.numpy as jnp
 
-from imagenet_jax.models.layers import (
-    FLOAT32,
-    ConvNorm,
-    Layers,
-    Sequential,
-    SqueezeExcite,
-    at_least_float32,
-    divisible,
-    global_mean,
-)
+from imagenet_jax.models.blocks import Sequential
+from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite, at_least_float32, divisible, global_mean
+from imagenet_jax.models.network import ResidualNetwork, refuse_outside_unit
 
 # Kernel, expanded width, width, squeeze and excitation, stride of each block, by stage (table 1 of the paper).
 _STAGES = (
@@ -40,11 +33,11 @@ class GhostModule(nn.Module):
     act: bool
 
     @nn.compact
-    def __call__(self, x, train):
-        conv = partial(ConvNorm, self.features // 2, layers=self.layers, act=nn.relu if self.act else None,
+    def __call__(self, x):
+        conv = partial(ConvNorm, self.features // 2, layers=self.layers, act=self.act,
                        ends_branch=not self.act)
-        x = conv(1, name='primary_conv')(x, train)
-        return jnp.concatenate([x, conv(3, groups=self.features // 2, name='cheap_operation')(x, train)], axis=-1)
+        x = conv(1, name='primary_conv')(x)
+        return jnp.concatenate([x, conv(3, groups=self.features // 2, name='cheap_operation')(x)], axis=-1)
 
 
 class Shortcut(nn.Module):
@@ -55,11 +48,10 @@ class Shortcut(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, _ = self.layers(train)
-        c = x.shape[-1]
-        x = norm('1')(conv(c, self.kernel, self.stride, c, name='0')(x))
-        return norm('3')(conv(self.features, 1, name='2')(x))
+    def __call__(self, x):
+        layers, c = self.layers, x.shape[-1]
+        x = layers.norm('1')(layers.conv(c, self.kernel, self.stride, c, name='0')(x))
+        return layers.norm('3')(layers.conv(self.features, 1, name='2')(x))
 
 
 class GhostBottleneck(nn.Module):
@@ -72,53 +64,50 @@ class GhostBottleneck(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, _ = self.layers(train)
-        y = GhostModule(self.expanded, self.layers, act=True, name='ghost1')(x, train)
+    def __call__(self, x):
+        layers = self.layers
+        y = GhostModule(self.expanded, layers, act=True, name='ghost1')(x)
         if self.stride > 1:
-            y = norm('bn_dw')(conv(self.expanded, self.kernel, self.stride, self.expanded, name='conv_dw')(y))
+            y = layers.conv(self.expanded, self.kernel, self.stride, self.expanded, name='conv_dw')(y)
+            y = layers.norm('bn_dw')(y)
         if self.excite:
-            y = SqueezeExcite(divisible(self.expanded / 4, 4), self.layers, gate=nn.hard_sigmoid,
+            y = SqueezeExcite(divisible(self.expanded / 4, 4), layers, gate=nn.hard_sigmoid,
                               names=('conv_reduce', 'conv_expand'), name='se')(y)
-        y = GhostModule(self.features, self.layers, act=False, name='ghost2')(y, train)
+        y = GhostModule(self.features, layers, act=False, name='ghost2')(y)
         if x.shape != y.shape:
-            x = Shortcut(self.features, self.kernel, self.stride, self.layers, name='shortcut')(x, train)
-        return x + y
+            x = Shortcut(self.features, self.kernel, self.stride, layers, name='shortcut')(x)
+        return layers.join(x, y)
 
 
-class GhostNet(nn.Module):
+class GhostNet(ResidualNetwork):
     """3x3 stem, nine stages of ghost bottlenecks, 1x1 convolution, hidden layer 1280 wide, classifier.
 
     Attributes:
       width: of every layer but the hidden one, as a multiple of the paper's.
       dropout: before the classifier.
       num_classes: 0 answers the hidden layer, which sees the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     width: float
     dropout: float = 0.2
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
+
+    def __post_init__(self):
+        refuse_outside_unit('dropout', self.dropout)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
-        conv, norm, act = layers(train)
-        x = act(norm('bn1')(conv(self._scaled(16), 3, 2, name='conv_stem')(images)))
+        layers = self.layers(train)
+        x = layers.act(layers.norm('bn1')(layers.conv(self._scaled(16), 3, 2, name='conv_stem')(images)))
         block = layers.block(GhostBottleneck)
         stages = [partial(Sequential, tuple(
             partial(block, kernel, self._scaled(expanded), self._scaled(c), excite, stride, layers)
             for kernel, expanded, c, excite, stride in rows)) for rows in _STAGES]
-        last = partial(ConvNorm, self._scaled(960), 1, layers=layers, act=act, names=('conv', 'bn1'))
-        outputs = Sequential((*stages, partial(Sequential, (last,))), every=True, name='blocks')(x, train)
+        last = partial(ConvNorm, self._scaled(960), 1, layers=layers, names=('conv', 'bn1'))
+        outputs = Sequential((*stages, partial(Sequential, (last,))), every=True, name='blocks')(x)
         x = global_mean(outputs[-1], keepdims=True)
-        x = act(conv(1280, 1, use_bias=True, name='conv_head')(x))[:, 0, 0]
+        x = layers.act(layers.conv(1280, 1, use_bias=True, name='conv_head')(x))[:, 0, 0]
         if self.num_classes:
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = layers.dropout(self.dropout)(x)
             x = layers.dense(self.num_classes, name='classifier')(x)
         logits = at_least_float32(x)
         return (logits, {f'blocks.{i}': y for i, y in enumerate(outputs)}) if features else logits

@@ -6,9 +6,10 @@ A module's path is its state_dict path in torchvision: features/1/conv/0/0 is fe
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, Sequential, at_least_float32, divisible, global_mean
+from imagenet_jax.models.blocks import Sequential
+from imagenet_jax.models.layers import ConvNorm, Layers, at_least_float32, divisible, global_mean
+from imagenet_jax.models.network import ResidualNetwork, refuse_no_width, refuse_outside_unit
 
 # Expansion, width, blocks, stride of the first block (table 2 of the paper).
 _ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -23,29 +24,29 @@ class Branch(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, _ = self.layers(train)
+    def __call__(self, x):
+        layers = self.layers
         expanded = x.shape[-1] * self.expansion
         first = 0 if self.expansion == 1 else 1  # number of the depthwise convolution
         if first:
-            x = ConvNorm(expanded, 1, layers=self.layers, act=nn.relu6, name='0')(x, train)
-        x = ConvNorm(expanded, 3, self.stride, expanded, layers=self.layers, act=nn.relu6, name=f'{first}')(x, train)
-        x = conv(self.features, 1, name=f'{first + 1}')(x)
-        return norm(f'{first + 2}', ends_branch=self.is_residual)(x)
+            x = ConvNorm(expanded, 1, layers=layers, name='0')(x)
+        x = ConvNorm(expanded, 3, self.stride, expanded, layers=layers, name=f'{first}')(x)
+        x = layers.conv(self.features, 1, name=f'{first + 1}')(x)
+        return layers.norm(f'{first + 2}', ends_branch=self.is_residual)(x)
 
 
 class InvertedResidual(nn.Module):
-    """The branch, added to its input where shapes agree."""
+    """The branch, joined with its input where shapes agree."""
     expansion: int
     features: int
     stride: int
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         is_residual = self.stride == 1 and x.shape[-1] == self.features
-        y = Branch(self.expansion, self.features, self.stride, is_residual, self.layers, name='conv')(x, train)
-        return x + y if is_residual else y
+        y = Branch(self.expansion, self.features, self.stride, is_residual, self.layers, name='conv')(x)
+        return self.layers.join(x, y) if is_residual else y
 
 
 class Classifier(nn.Module):
@@ -55,15 +56,15 @@ class Classifier(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         x = global_mean(x)
         if not self.num_classes:
             return x
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = self.layers.dropout(self.dropout)(x)
         return at_least_float32(self.layers.dense(self.num_classes, name='1')(x))
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(ResidualNetwork):
     """3x3 stem, seventeen inverted residuals, 1x1 convolution, classifier.
 
     `features=True` answers the last block of each resolution, and the last convolution.
@@ -71,29 +72,27 @@ class MobileNetV2(nn.Module):
     Attributes:
       width: of every layer, as a multiple of the paper's; the last convolution is never narrower than 1280.
       dropout: before the classifier.
-      num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     width: float = 1.0
     dropout: float = 0.2
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
+    act: str = 'relu6'
+
+    def __post_init__(self):
+        refuse_no_width('width', self.width)
+        refuse_outside_unit('dropout', self.dropout)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
-        conv, block = partial(ConvNorm, layers=layers, act=nn.relu6), layers.block(InvertedResidual)
+        layers = self.layers(train)
+        conv, block = partial(ConvNorm, layers=layers), layers.block(InvertedResidual)
         blocks = [partial(conv, divisible(32 * self.width), 3, 2)]
         for expansion, c, depth, stride in _ROWS:
             blocks += [partial(block, expansion, divisible(c * self.width), stride if i == 0 else 1, layers)
                        for i in range(depth)]
         blocks.append(partial(conv, divisible(1280 * max(1.0, self.width)), 1))
-        outputs = Sequential(tuple(blocks), every=True, name='features')(images, train)
-        logits = Classifier(self.num_classes, self.dropout, layers, name='classifier')(outputs[-1], train)
+        outputs = Sequential(tuple(blocks), every=True, name='features')(images)
+        logits = Classifier(self.num_classes, self.dropout, layers, name='classifier')(outputs[-1])
         return (logits, {f'features.{i}': outputs[i] for i in (1, 3, 6, 13, 17, 18)}) if features else logits
 
 

@@ -4,21 +4,14 @@ A module's path is its state_dict path in torchvision: features/1/block/0/0 is f
 of the running statistics at each step and have epsilon 1e-3, and the last convolution has no squeeze and excitation.
 """
 
+import dataclasses
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import (
-    FLOAT32,
-    ConvNorm,
-    Layers,
-    Sequential,
-    SqueezeExcite,
-    at_least_float32,
-    divisible,
-    global_mean,
-)
+from imagenet_jax.models.blocks import Sequential
+from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite, at_least_float32, divisible, global_mean
+from imagenet_jax.models.network import ResidualNetwork, refuse_outside_unit
 
 # Kernel, expanded width, width, squeeze and excitation, hard-swish, stride (tables 1 and 2 of the paper).
 _LARGE = (
@@ -39,61 +32,59 @@ class Branch(nn.Module):
     expanded: int
     features: int
     excite: bool
-    swish: bool
     stride: int
     is_residual: bool
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv = partial(ConvNorm, layers=self.layers, act=nn.hard_swish if self.swish else nn.relu)
+    def __call__(self, x):
+        conv = partial(ConvNorm, layers=self.layers)
         number = 0
         if self.expanded != x.shape[-1]:
-            x = conv(self.expanded, 1, name='0')(x, train)
+            x = conv(self.expanded, 1, name='0')(x)
             number = 1
-        x = conv(self.expanded, self.kernel, self.stride, self.expanded, name=f'{number}')(x, train)
+        x = conv(self.expanded, self.kernel, self.stride, self.expanded, name=f'{number}')(x)
         if self.excite:
             number += 1
             x = SqueezeExcite(divisible(self.expanded // 4), self.layers, gate=nn.hard_sigmoid, name=f'{number}')(x)
-        return conv(self.features, 1, act=None, ends_branch=self.is_residual, name=f'{number + 1}')(x, train)
+        return conv(self.features, 1, act=False, ends_branch=self.is_residual, name=f'{number + 1}')(x)
 
 
 class InvertedResidual(nn.Module):
-    """The branch, added to its input where shapes agree."""
+    """The branch, joined with its input where shapes agree."""
     kernel: int
     expanded: int
     features: int
     excite: bool
-    swish: bool
     stride: int
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         is_residual = self.stride == 1 and x.shape[-1] == self.features
-        y = Branch(self.kernel, self.expanded, self.features, self.excite, self.swish, self.stride, is_residual,
-                   self.layers, name='block')(x, train)
-        return x + y if is_residual else y
+        y = Branch(self.kernel, self.expanded, self.features, self.excite, self.stride, is_residual, self.layers,
+                   name='block')(x)
+        return self.layers.join(x, y) if is_residual else y
 
 
 class Classifier(nn.Module):
-    """Global average pool, dense layer, hard-swish, dropout, dense layer."""
+    """Global average pool, dense layer, activation, dropout, dense layer."""
     hidden: int
     num_classes: int
     dropout: float
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         x = global_mean(x)
-        x = nn.hard_swish(self.layers.dense(self.hidden, name='0')(x))
+        x = self.layers.act(self.layers.dense(self.hidden, name='0')(x))
         if not self.num_classes:
             return at_least_float32(x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = self.layers.dropout(self.dropout)(x)
         return at_least_float32(self.layers.dense(self.num_classes, name='3')(x))
 
 
-class MobileNetV3(nn.Module):
+class MobileNetV3(ResidualNetwork):
     """3x3 stem, the blocks of a table, 1x1 convolution, classifier with a hidden layer.
 
     `features=True` answers the last block of each resolution, and the last convolution.
@@ -103,27 +94,28 @@ class MobileNetV3(nn.Module):
       hidden: width of the classifier's hidden layer.
       dropout: before the last layer.
       num_classes: 0 answers the hidden layer, which sees the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
+      act: where the paper has hard-swish; blocks that the table has at ReLU keep it.
     """
     rows: tuple[tuple, ...]
     hidden: int
     dropout: float = 0.2
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
+    act: str = 'hard_swish'
+
+    def __post_init__(self):
+        refuse_outside_unit('dropout', self.dropout)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, momentum=0.99, epsilon=1e-3,
-                        remat=self.remat)
-        conv, block = partial(ConvNorm, layers=layers, act=nn.hard_swish), layers.block(InvertedResidual)
-        blocks = (partial(conv, 16, 3, 2), *(partial(block, *row, layers) for row in self.rows),
+        layers = self.layers(train, momentum=0.99, epsilon=1e-3)
+        shallow = dataclasses.replace(layers, act_kind='relu')
+        conv, block = partial(ConvNorm, layers=layers), layers.block(InvertedResidual)
+        blocks = (partial(conv, 16, 3, 2),
+                  *(partial(block, kernel, expanded, c, excite, stride, layers if swish else shallow)
+                    for kernel, expanded, c, excite, swish, stride in self.rows),
                   partial(conv, 6 * self.rows[-1][2], 1))
-        outputs = Sequential(blocks, every=True, name='features')(images, train)
-        logits = Classifier(self.hidden, self.num_classes, self.dropout, layers, name='classifier')(outputs[-1], train)
+        outputs = Sequential(blocks, every=True, name='features')(images)
+        logits = Classifier(self.hidden, self.num_classes, self.dropout, layers, name='classifier')(outputs[-1])
         if not features:
             return logits
         last = len(outputs) - 1

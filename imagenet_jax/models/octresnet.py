@@ -7,10 +7,10 @@ and the first block of the last stage, shortcut too, merges the halves, so that 
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, Layers, halve, max_pool
-from imagenet_jax.models.resnet import classify
+from imagenet_jax.models.blocks import Stage, classify
+from imagenet_jax.models.layers import Layers, halve
+from imagenet_jax.models.network import ResidualNetwork, refuse_outside_unit
 
 # A pair of maps is (high, low): all pixels, and half as many rows and columns. low is None where there is none.
 
@@ -33,8 +33,8 @@ class OctaveConv(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, pair, train):
-        conv, _, _ = self.layers(train)
+    def __call__(self, pair):
+        conv = self.layers.conv
         high, low = pair
         to_high, to_low = _split(self.features, self.alpha)
         y_high, y_low = conv(to_high, self.kernel, name='h2h')(high), None
@@ -49,7 +49,7 @@ class OctaveConv(nn.Module):
 
 
 class OctaveConvNorm(nn.Module):
-    """Octave convolution, a norm for each half and, with `act`, ReLU."""
+    """Octave convolution, a norm for each half and, with `act`, an activation."""
     features: int
     kernel: int
     alpha: float
@@ -59,53 +59,36 @@ class OctaveConvNorm(nn.Module):
     ends_branch: bool = False
 
     @nn.compact
-    def __call__(self, pair, train):
-        _, norm, act = self.layers(train)
+    def __call__(self, pair):
+        layers = self.layers
         if self.stride == 2:
             pair = _each(halve, pair)
-        high, low = OctaveConv(self.features, self.kernel, self.alpha, self.layers, name='conv')(pair, train)
-        high = norm('bn_h', ends_branch=self.ends_branch)(high)
+        high, low = OctaveConv(self.features, self.kernel, self.alpha, layers, name='conv')(pair)
+        high = layers.norm('bn_h', ends_branch=self.ends_branch)(high)
         if low is not None:
-            low = norm('bn_l', ends_branch=self.ends_branch)(low)
-        return _each(act, (high, low)) if self.act else (high, low)
+            low = layers.norm('bn_l', ends_branch=self.ends_branch)(low)
+        return _each(layers.act, (high, low)) if self.act else (high, low)
 
 
 class OctaveBottleneck(nn.Module):
     """1x1, 3x3 and 1x1 octave convolutions, four times as wide at the end, and the shortcut."""
     width: int
     stride: int
-    alpha: float
     layers: Layers
+    alpha: float
 
     @nn.compact
-    def __call__(self, pair, train):
+    def __call__(self, pair):
         conv = partial(OctaveConvNorm, alpha=self.alpha, layers=self.layers)
-        y = conv(self.width, 1, name='conv1')(pair, train)
-        y = conv(self.width, 3, stride=self.stride, name='conv2')(y, train)
-        y = conv(self.width * 4, 1, act=False, ends_branch=True, name='conv3')(y, train)
+        y = conv(self.width, 1, name='conv1')(pair)
+        y = conv(self.width, 3, stride=self.stride, name='conv2')(y)
+        y = conv(self.width * 4, 1, act=False, ends_branch=True, name='conv3')(y)
         if [x is not None and x.shape for x in pair] != [x is not None and x.shape for x in y]:
-            pair = conv(self.width * 4, 1, stride=self.stride, act=False, name='downsample')(pair, train)
-        return tuple(None if b is None else nn.relu(a + b) for a, b in zip(pair, y, strict=True))
+            pair = conv(self.width * 4, 1, stride=self.stride, act=False, name='downsample')(pair)
+        return _each(self.layers.act, self.layers.join(pair, y))
 
 
-class OctaveStage(nn.Module):
-    """`depth` blocks of one width; the first carries the stride."""
-    depth: int
-    width: int
-    stride: int
-    alpha: float
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, pair, train):
-        block = self.layers.block(OctaveBottleneck)
-        for i in range(self.depth):
-            stride = self.stride if i == 0 else 1
-            pair = block(self.width, stride, self.alpha, self.layers, name=str(i))(pair, train)
-        return pair
-
-
-class OctaveResNet(nn.Module):
+class OctaveResNet(ResidualNetwork):
     """ResNet of bottlenecks with a plain stem, octave stages, and a plain last stage.
 
     `features=True` answers layer1.high, layer1.low and so on, and layer4.
@@ -113,29 +96,26 @@ class OctaveResNet(nn.Module):
     Attributes:
       depths: blocks of each stage.
       alpha: fraction of the channels at half resolution.
-      num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depths: tuple[int, ...]
     alpha: float = 0.125
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
+
+    def __post_init__(self):
+        refuse_outside_unit('alpha', self.alpha)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
-        conv, norm, act = layers(train)
-        pair = max_pool(act(norm('bn1')(conv(64, 7, 2, name='conv1')(images))), 3, 2, 1), None
+        layers = self.layers(train)
+        x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
+        pair = layers.max_pool(x, 3, 2, 1), None
         maps = {}
         for i, depth in enumerate(self.depths):
-            name, alpha = f'layer{i + 1}', 0.0 if i + 1 == len(self.depths) else self.alpha
-            pair = high, low = OctaveStage(depth, 64 * 2**i, 1 if i == 0 else 2, alpha, layers, name=name)(pair, train)
-            maps |= {name: high} if low is None else {f'{name}.high': high, f'{name}.low': low}
-        logits = classify(high, self.num_classes, self.dtype, self.param_dtype, 'fc')
+            block = partial(OctaveBottleneck, alpha=0.0 if i + 1 == len(self.depths) else self.alpha)
+            stage = Stage(block, depth, 64 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
+            pair = high, low = stage(pair)
+            maps |= {stage.name: high} if low is None else {f'{stage.name}.high': high, f'{stage.name}.low': low}
+        logits = classify(high, self.num_classes, layers, 'fc')
         return (logits, maps) if features else logits
 
 

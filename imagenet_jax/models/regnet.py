@@ -8,10 +8,10 @@ import math
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, ConvNorm, Layers, SqueezeExcite
-from imagenet_jax.models.resnet import classify
+from imagenet_jax.models.blocks import classify
+from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite
+from imagenet_jax.models.network import ResidualNetwork
 
 _NAMES = ('conv', 'bn')
 
@@ -43,16 +43,16 @@ class Block(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         conv = partial(ConvNorm, self.width, layers=self.layers, names=_NAMES)
-        y = conv(1, act=nn.relu, name='conv1')(x, train)
-        y = conv(3, self.stride, self.width // self.group_width, act=nn.relu, name='conv2')(y, train)
+        y = conv(1, name='conv1')(x)
+        y = conv(3, self.stride, self.width // self.group_width, name='conv2')(y)
         if self.excite:
             y = SqueezeExcite(round(x.shape[-1] / 4), self.layers, name='se')(y)
-        y = conv(1, ends_branch=True, name='conv3')(y, train)
+        y = conv(1, act=False, ends_branch=True, name='conv3')(y)
         if x.shape != y.shape:
-            x = conv(1, self.stride, name='downsample')(x, train)
-        return nn.relu(x + y)
+            x = conv(1, self.stride, act=False, name='downsample')(x)
+        return self.layers.act(self.layers.join(x, y))
 
 
 class Stage(nn.Module):
@@ -61,9 +61,9 @@ class Stage(nn.Module):
     depth: int
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         for i in range(self.depth):
-            x = self.block(stride=2 if i == 0 else 1, name=f'b{i + 1}')(x, train)
+            x = self.block(stride=2 if i == 0 else 1, name=f'b{i + 1}')(x)
         return x
 
 
@@ -74,17 +74,15 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return classify(x, self.num_classes, self.layers.dtype, self.layers.param_dtype, 'fc')
+        return classify(x, self.num_classes, self.layers, 'fc')
 
 
-class RegNet(nn.Module):
+class RegNet(ResidualNetwork):
     """3x3 stem 32 wide, four stages, classifier.
 
     Attributes:
       depth, w0, wa, wm, group_width: see `stage_sizes`.
       excite: RegNetY's squeeze and excitation.
-      num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depth: int
     w0: int
@@ -92,22 +90,16 @@ class RegNet(nn.Module):
     wm: float
     group_width: int
     excite: bool = False
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
-        x = ConvNorm(32, 3, 2, layers=layers, act=nn.relu, names=_NAMES, name='stem')(images, train)
+        layers = self.layers(train)
+        x = ConvNorm(32, 3, 2, layers=layers, names=_NAMES, name='stem')(images)
         maps, block = {}, layers.block(Block)
         sizes = stage_sizes(self.depth, self.w0, self.wa, self.wm, self.group_width)
         for i, (depth, width, group_width) in enumerate(sizes):
             make = partial(block, width=width, group_width=group_width, excite=self.excite, layers=layers)
-            maps[f's{i + 1}'] = x = Stage(make, depth, name=f's{i + 1}')(x, train)
+            maps[f's{i + 1}'] = x = Stage(make, depth, name=f's{i + 1}')(x)
         logits = Head(self.num_classes, layers, name='head')(x)
         return (logits, maps) if features else logits
 

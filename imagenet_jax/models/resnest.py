@@ -7,29 +7,32 @@ from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import FLOAT32, Layers, at_least_float32, global_mean, halve, max_pool
-from imagenet_jax.models.resnet import ProjectionShortcut, Stage, classify
+from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
+from imagenet_jax.models.layers import Layers, at_least_float32, global_mean, halve
+from imagenet_jax.models.network import ResidualNetwork
 
 _RADIX = 2
 
 
 class SplitAttention(nn.Module):
-    """Grouped 3x3 convolution whose splits are summed with weights, for each channel, that add up to 1."""
+    """Grouped 3x3 convolution whose splits are summed with weights, for each channel, that add up to 1.
+
+    What computes the weights has the paper's ReLU, whatever the model's activation is.
+    """
     features: int
     stride: int
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
+    def __call__(self, x):
+        layers = self.layers
         hidden = max(32, x.shape[-1] * _RADIX // 4)
-        x = act(norm('bn0')(conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x)))
+        x = layers.act(layers.norm('bn0')(layers.conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x)))
         splits = x.reshape(*x.shape[:-1], _RADIX, self.features)
         y = global_mean(splits.sum(-2), keepdims=True).astype(x.dtype)
-        y = act(norm('bn1')(conv(hidden, 1, use_bias=True, name='fc1')(y)))
-        y = conv(self.features * _RADIX, 1, use_bias=True, name='fc2')(y)
+        y = nn.relu(layers.norm('bn1')(layers.conv(hidden, 1, use_bias=True, name='fc1')(y)))
+        y = layers.conv(self.features * _RADIX, 1, use_bias=True, name='fc2')(y)
         weights = jax.nn.softmax(at_least_float32(y.reshape(*y.shape[:-1], _RADIX, self.features)), axis=-2)
         return (splits * weights.astype(x.dtype)).sum(-2)
 
@@ -39,11 +42,11 @@ class AverageShortcut(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, features, stride, train):
+    def __call__(self, x, features, stride):
         if stride == 1 and x.shape[-1] == features:
             return x
-        conv, norm, _ = self.layers(train)
-        return norm('2')(conv(features, 1, name='1')(halve(x) if stride == 2 else x))
+        x = halve(x) if stride == 2 else x
+        return self.layers.norm('2')(self.layers.conv(features, 1, name='1')(x))
 
 
 class Bottleneck(nn.Module):
@@ -57,16 +60,17 @@ class Bottleneck(nn.Module):
     average_down: bool
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
+    def __call__(self, x):
+        layers = self.layers
         stride = 1 if self.average_down else self.stride
-        y = act(norm('bn1')(conv(self.width, 1, name='conv1')(x)))
-        y = SplitAttention(self.width, stride, self.layers, name='conv2')(y, train)
+        y = layers.act(layers.norm('bn1')(layers.conv(self.width, 1, name='conv1')(x)))
+        y = SplitAttention(self.width, stride, layers, name='conv2')(y)
         if stride != self.stride:
             y = nn.avg_pool(y, (3, 3), (self.stride, self.stride), ((1, 1), (1, 1)))
-        y = norm('bn3', ends_branch=True)(conv(self.width * 4, 1, name='conv3')(y))
+        y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
         shortcut = AverageShortcut if self.average_down else ProjectionShortcut
-        return act(y + shortcut(self.layers, name='downsample')(x, y.shape[-1], self.stride, train))
+        x = shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        return layers.act(layers.join(x, y))
 
 
 class DeepStem(nn.Module):
@@ -75,48 +79,39 @@ class DeepStem(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
-        x = act(norm('1')(conv(self.width, 3, 2, name='0')(x)))
-        x = act(norm('4')(conv(self.width, 3, name='3')(x)))
-        return conv(self.width * 2, 3, name='6')(x)
+    def __call__(self, x):
+        layers = self.layers
+        x = layers.act(layers.norm('1')(layers.conv(self.width, 3, 2, name='0')(x)))
+        x = layers.act(layers.norm('4')(layers.conv(self.width, 3, name='3')(x)))
+        return layers.conv(self.width * 2, 3, name='6')(x)
 
 
-class ResNeSt(nn.Module):
+class ResNeSt(ResidualNetwork):
     """Stem, four stages, global average pool, classifier.
 
     Attributes:
       depths: blocks of each stage.
       stem_width: of the deep stem of three convolutions; 0: one 7x7.
       average_down: see `Bottleneck`.
-      num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depths: tuple[int, ...]
     stem_width: int
     average_down: bool
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
-        conv, norm, act = layers(train)
+        layers = self.layers(train)
         if self.stem_width:
-            x = DeepStem(self.stem_width, layers, name='conv1')(images, train)
+            x = DeepStem(self.stem_width, layers, name='conv1')(images)
         else:
-            x = conv(64, 7, 2, name='conv1')(images)
-        x = max_pool(act(norm('bn1')(x)), 3, 2, 1)
+            x = layers.conv(64, 7, 2, name='conv1')(images)
+        x = layers.max_pool(layers.act(layers.norm('bn1')(x)), 3, 2, 1)
         maps = {}
         block = partial(Bottleneck, average_down=self.average_down)
         for i, depth in enumerate(self.depths):
             stage = Stage(block, depth, 64 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
-            maps[stage.name] = x = stage(x, train)
-        logits = classify(x, self.num_classes, self.dtype, self.param_dtype, 'fc')
+            maps[stage.name] = x = stage(x)
+        logits = classify(x, self.num_classes, layers, 'fc')
         return (logits, maps) if features else logits
 
 

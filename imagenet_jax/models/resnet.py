@@ -6,29 +6,10 @@ A module's path is its PyTorch state_dict path: layer1/0/conv1 is layer1.0.conv1
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import (
-    FLOAT32,
-    Layers,
-    SqueezeExcite,
-    at_least_float32,
-    dense_init,
-    global_mean,
-    max_pool,
-)
-
-
-class ProjectionShortcut(nn.Module):
-    """Identity where shapes agree, else a strided 1x1 convolution and a norm (option B)."""
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x, features, stride, train):
-        if stride == 1 and x.shape[-1] == features:
-            return x
-        conv, norm, _ = self.layers(train)
-        return norm('1')(conv(features, 1, stride, name='0')(x))
+from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
+from imagenet_jax.models.layers import Layers, SqueezeExcite, divisible
+from imagenet_jax.models.network import ResidualNetwork
 
 
 class BasicBlock(nn.Module):
@@ -40,12 +21,13 @@ class BasicBlock(nn.Module):
     se_ratio: int = 0
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
-        y = act(norm('bn1')(conv(self.width, 3, self.stride, name='conv1')(x)))
-        y = norm('bn2', ends_branch=True)(conv(self.width, 3, name='conv2')(y))
-        y = excite(y, self.se_ratio, self.layers)
-        return act(y + self.shortcut(self.layers, name='downsample')(x, y.shape[-1], self.stride, train))
+    def __call__(self, x):
+        layers = self.layers
+        y = layers.act(layers.norm('bn1')(layers.conv(self.width, 3, self.stride, name='conv1')(x)))
+        y = layers.norm('bn2', ends_branch=True)(layers.conv(self.width, 3, name='conv2')(y))
+        y = excite(y, self.se_ratio, layers)
+        x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        return layers.act(layers.join(x, y))
 
 
 class Bottleneck(nn.Module):
@@ -63,48 +45,33 @@ class Bottleneck(nn.Module):
     se_ratio: int = 0
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
+    def __call__(self, x):
+        layers = self.layers
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         inner = self.width * self.group_width // 64 * self.groups
-        y = act(norm('bn1')(conv(inner, 1, first, name='conv1')(x)))
-        y = act(norm('bn2')(conv(inner, 3, second, self.groups, name='conv2')(y)))
-        y = norm('bn3', ends_branch=True)(conv(self.width * 4, 1, name='conv3')(y))
-        y = excite(y, self.se_ratio, self.layers)
-        return act(y + ProjectionShortcut(self.layers, name='downsample')(x, y.shape[-1], self.stride, train))
+        y = layers.act(layers.norm('bn1')(layers.conv(inner, 1, first, name='conv1')(x)))
+        y = layers.act(layers.norm('bn2')(layers.conv(inner, 3, second, self.groups, name='conv2')(y)))
+        y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
+        y = excite(y, self.se_ratio, layers)
+        x = ProjectionShortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        return layers.act(layers.join(x, y))
 
 
-class Stage(nn.Module):
-    """`depth` blocks of one width; the first carries the stride."""
-    block: partial
-    depth: int
-    width: int
-    stride: int
-    layers: Layers
+def excite(x, ratio, layers):
+    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is.
 
-    @nn.compact
-    def __call__(self, x, train):
-        block = self.layers.block(self.block)
-        for i in range(self.depth):
-            x = block(self.width, self.stride if i == 0 else 1, self.layers, name=str(i))(x, train)
-        return x
+    The hidden layer is a multiple of 8 wide, as in timm: of a map of 64 channels 8, where the paper has 4.
+    """
+    return SqueezeExcite(divisible(x.shape[-1] / ratio), layers, name='se')(x) if ratio else x
 
 
-class ResNet(nn.Module):
+class ResNet(ResidualNetwork):
     """Basic-block ResNet: 7x7 stem, four stages, global average pool, classifier.
 
     Attributes:
       depths: blocks of each stage.
-      num_classes: 0 answers the pooled features.
-      dtype, param_dtype, norm, zero_gamma, remat: see `layers.Layers`.
     """
     depths: tuple[int, ...]
-    num_classes: int = 1000
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
-    zero_gamma: bool = False
-    remat: bool = False
 
     def block(self):
         """The constructor of one block, with this model's options."""
@@ -112,15 +79,14 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm, self.zero_gamma, remat=self.remat)
-        conv, norm, act = layers(train)
-        x = conv(64, 7, 2, name='conv1')(images)
-        x = max_pool(act(norm('bn1')(x)), 3, 2, 1)
+        layers = self.layers(train)
+        x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
+        x = layers.max_pool(x, 3, 2, 1)
         maps = {}
         for i, depth in enumerate(self.depths):
             stage = Stage(self.block(), depth, 64 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
-            maps[stage.name] = x = stage(x, train)
-        logits = classify(x, self.num_classes, self.dtype, self.param_dtype, 'fc')
+            maps[stage.name] = x = stage(x)
+        logits = classify(x, self.num_classes, layers, 'fc')
         return (logits, maps) if features else logits
 
 
@@ -139,23 +105,6 @@ class GroupedResNet(BottleneckResNet):
 
     def block(self):
         return partial(super().block(), groups=self.groups, group_width=self.group_width)
-
-
-def excite(x, ratio, layers):
-    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is."""
-    return SqueezeExcite(x.shape[-1] // ratio, layers, name='se')(x) if ratio else x
-
-
-def classify(x, num_classes, dtype, param_dtype, name):
-    """Global average pool and dense classifier: (N, H, W, C) -> logits, or features where there are no classes.
-
-    To be called inside a module's compact method: it makes the dense layer there, as `name`.
-    """
-    x = global_mean(x)
-    if not num_classes:
-        return x
-    dense = nn.Dense(num_classes, kernel_init=dense_init, dtype=dtype, param_dtype=param_dtype, name=name)
-    return at_least_float32(dense(x))
 
 
 MODELS = {

@@ -7,11 +7,11 @@ serves the shortcut too, the 3x3 of a bottleneck carries the stride, and the cla
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models.layers import FLOAT32, Layers, at_least_float32, dense_init, global_mean, halve, max_pool
-from imagenet_jax.models.resnet import Stage
+from imagenet_jax.models.blocks import Inside, Stage
+from imagenet_jax.models.layers import Layers, at_least_float32, dense_init, global_mean, halve
+from imagenet_jax.models.network import Network
 
 _SHORTCUTS = ('conv', 'avgpool')
 
@@ -36,14 +36,14 @@ class Basic(nn.Module):
     shortcut: str
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
-        y = act(norm('norm1')(x))
+    def __call__(self, x):
+        layers = self.layers
+        y = layers.act(layers.norm('norm1')(x))
         if self.stride > 1 or x.shape[-1] != self.width:
-            x = Shortcut(self.shortcut, self.layers, name='downsample')(y, self.width, self.stride)
-        y = conv(self.width, 3, self.stride, name='conv1')(y)
-        y = conv(self.width, 3, name='conv2')(act(norm('norm2')(y)))
-        return x + y
+            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width, self.stride)
+        y = layers.conv(self.width, 3, self.stride, name='conv1')(y)
+        y = layers.conv(self.width, 3, name='conv2')(layers.act(layers.norm('norm2')(y)))
+        return layers.join(x, y)
 
 
 class Bottleneck(nn.Module):
@@ -54,24 +54,15 @@ class Bottleneck(nn.Module):
     shortcut: str
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
-        y = act(norm('norm1')(x))
+    def __call__(self, x):
+        layers = self.layers
+        y = layers.act(layers.norm('norm1')(x))
         if self.stride > 1 or x.shape[-1] != self.width * 4:
-            x = Shortcut(self.shortcut, self.layers, name='downsample')(y, self.width * 4, self.stride)
-        y = conv(self.width, 1, name='conv1')(y)
-        y = conv(self.width, 3, self.stride, name='conv2')(act(norm('norm2')(y)))
-        y = conv(self.width * 4, 1, name='conv3')(act(norm('norm3')(y)))
-        return x + y
-
-
-class Inside(nn.Module):
-    """Puts the one module that `make` answers a name deeper, where the reference has it."""
-    make: partial
-
-    @nn.compact
-    def __call__(self, *args):
-        return self.make()(*args)
+            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width * 4, self.stride)
+        y = layers.conv(self.width, 1, name='conv1')(y)
+        y = layers.conv(self.width, 3, self.stride, name='conv2')(layers.act(layers.norm('norm2')(y)))
+        y = layers.conv(self.width * 4, 1, name='conv3')(layers.act(layers.norm('norm3')(y)))
+        return layers.join(x, y)
 
 
 class Stages(nn.Module):
@@ -81,45 +72,43 @@ class Stages(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         maps = {}
         for i, depth in enumerate(self.depths):
             blocks = partial(Stage, self.block, depth, 64 * 2**i, 1 if i == 0 else 2, self.layers, name='blocks')
-            maps[f'stages.{i}'] = x = Inside(blocks, name=str(i))(x, train)
+            maps[f'stages.{i}'] = x = Inside(blocks, name=str(i))(x)
         return x, maps
 
 
-class ResNetV2(nn.Module):
+class ResNetV2(Network):
     """7x7 stem without a norm, four stages, final norm, global average pool, classifier.
+
+    There is no zero_gamma: branches end in a convolution.
 
     Attributes:
       block: `Basic` or `Bottleneck`.
       depths: blocks of each stage.
-      num_classes: 0 answers the pooled features.
       shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
-      dtype, param_dtype, norm, remat: see `layers.Layers`.
+      remat: see `layers.Layers`.
     """
     block: type[nn.Module]
     depths: tuple[int, ...]
-    num_classes: int = 1000
     shortcut: str = 'conv'
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
     remat: bool = False
+
+    def __post_init__(self):
+        if self.shortcut not in _SHORTCUTS:
+            raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        if self.shortcut not in _SHORTCUTS:
-            raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
-        layers = Layers(self.dtype, self.param_dtype, self.norm, remat=self.remat)
-        conv, norm, act = layers(train)
-        x = max_pool(Inside(partial(conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
-        block = partial(self.block, shortcut=self.shortcut)
-        x, maps = Stages(block, self.depths, layers, name='stages')(x, train)
-        x = global_mean(act(norm('norm')(x)), keepdims=True)
+        layers = self.layers(train, remat=self.remat)
+        x = layers.max_pool(Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
+        x, maps = Stages(partial(self.block, shortcut=self.shortcut), self.depths, layers, name='stages')(x)
+        x = global_mean(layers.act(layers.norm('norm')(x)), keepdims=True)
         if self.num_classes:
-            classifier = partial(conv, self.num_classes, 1, use_bias=True, init=dense_init, name='fc')
+            classifier = partial(layers.conv, self.num_classes, 1, use_bias=True, init=dense_init, name='fc')
             x = at_least_float32(Inside(classifier, name='head')(x))
         logits = x[:, 0, 0]
         return (logits, maps) if features else logits

@@ -1,4 +1,7 @@
-"""SE-ResNet (arXiv 1709.01507): ResNet v1.5 whose residual branches end in squeeze and excitation of ratio 16."""
+"""SE-ResNet (arXiv 1709.01507): ResNet v1.5 whose residual branches end in squeeze and excitation of ratio 16.
+
+A module's path is its state_dict path in timm: layer1/0/se/fc1 is layer1.0.se.fc1.
+"""
 
 from functools import partial
 

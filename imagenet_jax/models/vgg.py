@@ -6,31 +6,30 @@ Differs from the paper in its start: He for convolutions, as in torchvision, not
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.alexnet import Classifier, Conv, Features
-from imagenet_jax.models.layers import FLOAT32, Layers, adaptive_mean_pool
+from imagenet_jax.models.layers import adaptive_mean_pool
+from imagenet_jax.models.network import Network, refuse_outside_unit
+from imagenet_jax.models.plain import Classifier, Conv, Features
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
 
-class VGG(nn.Module):
+class VGG(Network):
     """Five stages of 3x3 convolutions, each ended by a pool, means over 7x7 windows, three dense layers.
 
     Attributes:
       depths: convolutions of each stage.
-      batch_norm: a BatchNorm after each convolution, which keeps its bias.
+      batch_norm: a norm after each convolution, which keeps its bias.
       num_classes: 0 answers the 4096 features of the second hidden layer.
       dropout: after each hidden dense layer.
-      dtype, param_dtype, norm: see `layers.Layers`.
     """
     depths: tuple[int, ...]
     batch_norm: bool
-    num_classes: int = 1000
     dropout: float = 0.5
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
+
+    def __post_init__(self):
+        refuse_outside_unit('dropout', self.dropout)
+        super().__post_init__()
 
     @property
     def flattens(self):
@@ -39,12 +38,12 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm)
+        layers = self.layers(train)
         convs = tuple(Conv(width, pool=2 if i == depth - 1 else 0)
                       for width, depth in zip(_WIDTHS, self.depths, strict=True) for i in range(depth))
-        x, maps = Features(convs, layers, batch_norm=self.batch_norm, name='features')(images, train)
+        x, maps = Features(convs, layers, batch_norm=self.batch_norm, name='features')(images)
         x = adaptive_mean_pool(x, 7).reshape(x.shape[0], -1)
-        logits = Classifier(self.num_classes, self.dropout, layers, dropout_first=False, name='classifier')(x, train)
+        logits = Classifier(self.num_classes, self.dropout, layers, dropout_first=False, name='classifier')(x)
         return (logits, maps) if features else logits
 
 

@@ -7,16 +7,9 @@ are only partly inside count too.
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from imagenet_jax.models.layers import (
-    FLOAT32,
-    Layers,
-    adaptive_mean_pool,
-    at_least_float32,
-    local_response_norm,
-    max_pool,
-)
+from imagenet_jax.models.layers import Layers, adaptive_mean_pool, at_least_float32, local_response_norm
+from imagenet_jax.models.network import Network, refuse_outside_unit
 
 # Of each stage: its units' (features, kernel, stride, padding). A max-pool ends each stage.
 _STAGES = (
@@ -27,17 +20,17 @@ _STAGES = (
 
 
 class Unit(nn.Module):
-    """Convolution with a bias, or with a BatchNorm instead, and ReLU."""
+    """Convolution with a bias, or with a norm instead, and activation."""
     shape: tuple[int, int, int, int]
     batch_norm: bool
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        conv, norm, act = self.layers(train)
+    def __call__(self, x):
+        layers = self.layers
         features, kernel, stride, padding = self.shape
-        x = conv(features, kernel, stride, padding=padding, use_bias=not self.batch_norm, name='conv')(x)
-        return act(norm('bn')(x) if self.batch_norm else x)
+        x = layers.conv(features, kernel, stride, padding=padding, use_bias=not self.batch_norm, name='conv')(x)
+        return layers.act(layers.norm('bn')(x) if self.batch_norm else x)
 
 
 class Stage(nn.Module):
@@ -48,12 +41,12 @@ class Stage(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         for i, unit in enumerate(self.units):
-            x = Unit(unit, self.batch_norm, self.layers, name=f'unit{i + 1}')(x, train)
+            x = Unit(unit, self.batch_norm, self.layers, name=f'unit{i + 1}')(x)
             if self.lrn:
                 x = local_response_norm(x, k=2.0, n=5, alpha=2e-5, beta=0.75)
-        return max_pool(x, 3, 2, 0, ceil=True)
+        return self.layers.max_pool(x, 3, 2, 0, ceil=True)
 
 
 class Features(nn.Module):
@@ -62,24 +55,24 @@ class Features(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         maps = {}
         for i, units in enumerate(_STAGES):
             lrn = i < 2 and not self.batch_norm
             stage = Stage(units, lrn, self.batch_norm, self.layers, name=f'stage{i + 1}')
-            maps[f'features.{stage.name}'] = x = stage(x, train)
+            maps[f'features.{stage.name}'] = x = stage(x)
         return x, maps
 
 
 class Hidden(nn.Module):
-    """Dense layer of 4096, ReLU, dropout."""
+    """Dense layer of 4096, activation, dropout."""
     dropout: float
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
-        x = nn.relu(self.layers.dense(4096, name='fc')(x))
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
+    def __call__(self, x):
+        x = self.layers.act(self.layers.dense(4096, name='fc')(x))
+        return self.layers.dropout(self.dropout)(x)
 
 
 class Output(nn.Module):
@@ -89,29 +82,28 @@ class Output(nn.Module):
     layers: Layers
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x):
         for name in ('fc1', 'fc2'):
-            x = Hidden(self.dropout, self.layers, name=name)(x, train)
+            x = Hidden(self.dropout, self.layers, name=name)(x)
         if self.num_classes:
             x = self.layers.dense(self.num_classes, name='fc3')(x)
         return at_least_float32(x)
 
 
-class ZFNet(nn.Module):
+class ZFNet(Network):
     """Three stages, means over 6x6 windows (at 224 pixels there is nothing to average), three dense layers.
 
     Attributes:
       batch_norm: a BatchNorm after each convolution, and neither bias nor LRN.
       num_classes: 0 answers the 4096 features of the second hidden layer.
       dropout: after each hidden dense layer.
-      dtype, param_dtype, norm: see `layers.Layers`.
     """
     batch_norm: bool
-    num_classes: int = 1000
     dropout: float = 0.5
-    dtype: jnp.dtype = FLOAT32
-    param_dtype: jnp.dtype = FLOAT32
-    norm: str = 'batch'
+
+    def __post_init__(self):
+        refuse_outside_unit('dropout', self.dropout)
+        super().__post_init__()
 
     @property
     def flattens(self):
@@ -120,10 +112,10 @@ class ZFNet(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = Layers(self.dtype, self.param_dtype, self.norm)
-        x, maps = Features(self.batch_norm, layers, name='features')(images, train)
+        layers = self.layers(train)
+        x, maps = Features(self.batch_norm, layers, name='features')(images)
         x = adaptive_mean_pool(x, 6).reshape(x.shape[0], -1)
-        logits = Output(self.num_classes, self.dropout, layers, name='output')(x, train)
+        logits = Output(self.num_classes, self.dropout, layers, name='output')(x)
         return (logits, maps) if features else logits
 
 

@@ -1,0 +1,80 @@
+"""What several families are put together from: stages, a shortcut, a head.
+
+Each of them is here, and not in the first family that had it, so that a family imports another only where it is a form
+of it.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from imagenet_jax.models.layers import Layers, at_least_float32, global_mean
+
+
+class Sequential(nn.Module):
+    """Blocks, given as constructors, one after the other and named by number.
+
+    `every=True` answers the output of each, not only of the last.
+    """
+    blocks: tuple[Callable[..., nn.Module], ...]
+    every: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        outputs = []
+        for i, block in enumerate(self.blocks):
+            x = block(name=str(i))(x)
+            outputs.append(x)
+        return outputs if self.every else x
+
+
+class Stage(nn.Module):
+    """`depth` blocks of one width, made as block(width, stride, layers) and named by number.
+
+    The first carries the stride.
+    """
+    block: Callable[..., nn.Module]
+    depth: int
+    width: int
+    stride: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x):
+        block = self.layers.block(self.block)
+        for i in range(self.depth):
+            x = block(self.width, self.stride if i == 0 else 1, self.layers, name=str(i))(x)
+        return x
+
+
+class Inside(nn.Module):
+    """Puts the one module that `make` answers a name deeper, where the reference has it."""
+    make: Callable[[], nn.Module]
+
+    @nn.compact
+    def __call__(self, x):
+        return self.make()(x)
+
+
+class ProjectionShortcut(nn.Module):
+    """(N, H, W, C) -> (N, H / stride, W / stride, features): identity, or a strided 1x1 convolution and a norm.
+
+    Option B of arXiv 1512.03385: it projects where shapes do not agree.
+    """
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, features, stride):
+        if stride == 1 and x.shape[-1] == features:
+            return x
+        return self.layers.norm('1')(self.layers.conv(features, 1, stride, name='0')(x))
+
+
+def classify(x: jax.Array, num_classes: int, layers: Layers, name: str) -> jax.Array:
+    """Global average pool and dense classifier: (N, H, W, C) -> (N, num_classes), or (N, C) where there are no classes.
+
+    At least float32. To be called inside a compact method: it makes the dense layer there, as `name`.
+    """
+    x = global_mean(x)
+    return at_least_float32(layers.dense(num_classes, name=name)(x)) if num_classes else x

@@ -1,0 +1,105 @@
+"""The choice of layers that a model makes once for all its blocks."""
+
+import dataclasses
+import operator
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from imagenet_jax.errors import unknown
+from imagenet_jax.models.layers import pools
+from imagenet_jax.models.layers.activations import ACTIVATIONS
+from imagenet_jax.models.layers.dtypes import FLOAT32
+from imagenet_jax.models.layers.norms import NORMS
+
+dense_init = nn.initializers.normal(0.01)
+
+
+def he_init(groups: int = 1):
+    """Kaiming normal by fan-out (arXiv 1502.01852), a grouped kernel's fan-out divided by its groups."""
+    return nn.initializers.variance_scaling(2.0 * groups, 'fan_out', 'normal')
+
+
+@dataclasses.dataclass(frozen=True)
+class Layers:
+    """What a model's blocks are made of, in one call of the model.
+
+    Its methods that take a `name` make a module, to be called inside a compact method.
+
+    Attributes:
+      train: norms use the batch's statistics, and dropout drops.
+      dtype: of convolutions and activations. Norms compute statistics in float32 whatever it is.
+      param_dtype: of parameters.
+      norm_kind: one of `NORMS`.
+      act_kind: one of `ACTIVATIONS`. What computes a weight and no feature (squeeze and excitation, the attention of
+        ResNeSt) has its paper's own, whatever this is.
+      zero_gamma: norms that end a residual branch start at scale 0 (arXiv 1706.02677).
+      momentum, epsilon: of the norms, momentum being what the running statistics keep at each step.
+      remat: the gradient computes a block's activations anew instead of keeping them (arXiv 1604.06174).
+    """
+    train: bool = False
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm_kind: str = 'batch'
+    act_kind: str = 'relu'
+    _: dataclasses.KW_ONLY
+    zero_gamma: bool = False
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    remat: bool = False
+
+    def __post_init__(self):
+        for option, kind, known in ('norm', self.norm_kind, NORMS), ('act', self.act_kind, ACTIVATIONS):
+            if kind not in known:
+                raise unknown(f'model.{option}', kind, known)
+
+    def conv(self, features: int, kernel: int, stride: int = 1, groups: int = 1, *, name: str,
+             padding: int | None = None, use_bias: bool = False, init=None,
+             bias_init=nn.initializers.zeros) -> nn.Conv:
+        """A convolution: padded by half its kernel, without bias and He-initialised unless said otherwise."""
+        # Symmetric padding: 'SAME' pads a strided convolution on one side only and differs from published weights.
+        padding = kernel // 2 if padding is None else padding
+        return nn.Conv(features, (kernel, kernel), (stride, stride), padding=padding, feature_group_count=groups,
+                       use_bias=use_bias, kernel_init=init or he_init(groups), bias_init=bias_init, dtype=self.dtype,
+                       param_dtype=self.param_dtype, name=name)
+
+    def dense(self, features: int, *, name: str, use_bias: bool = True, bias_init=nn.initializers.zeros) -> nn.Dense:
+        """A dense layer that starts at N(0, .01)."""
+        return nn.Dense(features, use_bias=use_bias, kernel_init=dense_init, bias_init=bias_init, dtype=self.dtype,
+                        param_dtype=self.param_dtype, name=name)
+
+    def norm(self, name: str, *, ends_branch: bool = False) -> nn.Module:
+        """A norm; `ends_branch`: it is the last of a residual branch."""
+        scale_init = nn.initializers.zeros if ends_branch and self.zero_gamma else nn.initializers.ones
+        return NORMS[self.norm_kind](train=self.train, momentum=self.momentum, epsilon=self.epsilon,
+                                     scale_init=scale_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+
+    def act(self, x: jax.Array) -> jax.Array:
+        """The activation."""
+        return ACTIVATIONS[self.act_kind](x)
+
+    def max_pool(self, x: jax.Array, window: int, stride: int, padding: int, *, ceil: bool = False) -> jax.Array:
+        """See `pools.max_pool`."""
+        return pools.max_pool(x, window, stride, padding, ceil)
+
+    def dropout(self, rate: float) -> nn.Dropout:
+        """Dropout, which in evaluation does nothing; to be made inside a compact method."""
+        return nn.Dropout(rate, deterministic=not self.train)
+
+    def join(self, x, y):
+        """The end of a residual block: shortcut `x` plus residual branch `y`, maps of one shape, or pairs of maps."""
+        return jax.tree.map(operator.add, x, y)
+
+    def block(self, constructor: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        """The constructor of a block called as (x): itself, or with `remat` that of a rematerialised one.
+
+        The block's name must be given: a module's default name, unlike its parameters, follows from its class.
+        """
+        if not self.remat:
+            return constructor
+        if isinstance(constructor, partial):
+            return partial(self.block(constructor.func), *constructor.args, **constructor.keywords)
+        return nn.remat(constructor)

@@ -1,0 +1,88 @@
+"""Pools of (N, H, W, C)."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.models.layers.dtypes import at_least_float32
+
+
+def global_mean(x: jax.Array, keepdims: bool = False) -> jax.Array:
+    """(N, H, W, C) -> (N, C), or (N, 1, 1, C) with `keepdims`: means over all pixels, at least float32."""
+    return jnp.mean(at_least_float32(x), axis=(1, 2), keepdims=keepdims)
+
+
+def adaptive_mean_pool(x: jax.Array, size: int) -> jax.Array:
+    """(N, H, W, C) -> (N, size, size, C): means over PyTorch's adaptive windows, which may overlap or repeat."""
+    if 0 in x.shape:
+        raise UserError('images too small for this model: its convolutions and pools leave no pixel of them')
+    if x.shape[1:3] == (size, size):
+        return x
+    wide = at_least_float32(x)
+    rows, columns = (_adaptive_windows(side, size).astype(wide.dtype) for side in x.shape[1:3])
+    return jnp.einsum('ih,nhwc,jw->nijc', rows, wide, columns, precision='highest').astype(x.dtype)
+
+
+def _adaptive_windows(side: int, size: int) -> np.ndarray:
+    """(size, side): row i averages the pixels from floor(i * side / size) up to ceil((i + 1) * side / size)."""
+    weights = np.zeros((size, side))
+    for i in range(size):
+        start, stop = i * side // size, -(-(i + 1) * side // size)
+        weights[i, start:stop] = 1 / (stop - start)
+    return weights
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """Means of 2x2 pixels, one for each pair of rows and columns; at an odd edge, of the pixels that there are."""
+    edge = [(0, side % 2) for side in x.shape[1:3]]
+    return nn.avg_pool(x, (2, 2), (2, 2), edge, count_include_pad=False)
+
+
+def max_pool(x: jax.Array, window: int, stride: int, padding: int, ceil: bool = False) -> jax.Array:
+    """Max-pool of (N, H, W, C), padded with -inf; with `ceil`, a last window that is only partly inside counts too.
+
+    Its gradient goes to the first maximum of each window, as in PyTorch. XLA's own, select-and-scatter, has no
+    deterministic form on a GPU; this one is a sum of shifted selections.
+    """
+    if ceil:
+        extra = [-(side + 2 * padding - window) % stride for side in x.shape[1:3]]
+        x = jnp.pad(x, ((0, 0), *((0, more) for more in extra), (0, 0)), constant_values=-jnp.inf)
+    return _max_pool(x, window, stride, padding)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x, window, stride, padding):
+    return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
+
+
+def _max_pool_forward(x, window, stride, padding):
+    y = _max_pool(x, window, stride, padding)
+    return y, (x, y)
+
+
+def _max_pool_backward(window, stride, padding, saved, g):
+    x, y = saved
+    n, height, width, c = x.shape
+    rows, columns = y.shape[1:3]
+    edge = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(x, edge, constant_values=-jnp.inf)
+    size_h, size_w = padded.shape[1:3]
+    free = jnp.ones(y.shape, bool)
+    total = jnp.zeros(padded.shape, g.dtype)
+    zero = jnp.zeros((), g.dtype)
+    for i in range(window):
+        for j in range(window):
+            last = (i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1)
+            hit = free & (jax.lax.slice(padded, (0, i, j, 0), (n, *last, c), (1, stride, stride, 1)) == y)
+            free &= ~hit
+            # The transpose of a strided slice: zeros between the values and around them.
+            total += jax.lax.pad(jnp.where(hit, g, zero), zero, (
+                (0, 0, 0), (i, size_h - last[0], stride - 1), (j, size_w - last[1], stride - 1), (0, 0, 0)))
+    return (total[:, padding:padding + height, padding:padding + width],)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)

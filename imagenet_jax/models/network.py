@@ -1,0 +1,77 @@
+"""The options that every model has, and those of the models made of residual blocks."""
+
+import inspect
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from imagenet_jax.errors import UserError
+from imagenet_jax.models.layers import FLOAT32, Layers, floating
+
+
+class Network(nn.Module):
+    """A model: (N, H, W, 3) float images -> (N, num_classes) logits, at least float32.
+
+    Called as `model.apply(variables, images, train=False, features=False)`; `features=True` answers
+    (logits, {path of a stage: its map, (N, h, w, c) of `dtype`}). A family overrides a default by declaring it again.
+    All fields are given by name.
+
+    Attributes:
+      num_classes: 0 answers the features that the classifier would see.
+      dtype: of the computation, as a dtype or its name.
+      param_dtype: of parameters, likewise.
+      norm: one of `layers.NORMS`: 'batch' (statistics of the device's own images) or 'sync' (of the global batch).
+      act: one of `layers.ACTIVATIONS`, the family's own by default.
+    """
+    num_classes: int = 1000
+    dtype: jnp.dtype = FLOAT32
+    param_dtype: jnp.dtype = FLOAT32
+    norm: str = 'batch'
+    act: str = 'relu'
+
+    def __init_subclass__(cls, **kwargs):
+        # By name alone: fields without a default may follow the ones above.
+        super().__init_subclass__(kw_only=True, **kwargs)
+        # What `inspect` tells of the class, and so what an option may be called: Flax's own two fields are none.
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=[
+            p for name, p in signature.parameters.items() if name not in ('self', 'parent', 'name')])
+
+    def __post_init__(self):
+        self.dtype, self.param_dtype = (floating(f'model.{option}', getattr(self, option))
+                                        for option in ('dtype', 'param_dtype'))
+        if self.num_classes < 0:
+            raise UserError(f'model.num_classes={self.num_classes} must not be negative')
+        self.layers(train=False)  # refuses names that it does not know
+        super().__post_init__()
+
+    @nn.nowrap
+    def layers(self, train: bool, **more) -> Layers:
+        """What this model's blocks are made of; `more` are those of `Layers`' attributes that are no option here."""
+        return Layers(train, self.dtype, self.param_dtype, self.norm, self.act, **more)
+
+
+class ResidualNetwork(Network):
+    """A model of residual blocks whose branches end in a norm.
+
+    Attributes:
+      zero_gamma, remat: see `layers.Layers`.
+    """
+    zero_gamma: bool = False
+    remat: bool = False
+
+    @nn.nowrap
+    def layers(self, train: bool, **more) -> Layers:
+        return super().layers(train, zero_gamma=self.zero_gamma, remat=self.remat, **more)
+
+
+def refuse_outside_unit(option: str, value: float) -> None:
+    """Raises UserError unless 0 <= value < 1."""
+    if not 0 <= value < 1:
+        raise UserError(f'model.{option}={value} must be in [0, 1)')
+
+
+def refuse_no_width(option: str, value: float) -> None:
+    """Raises UserError unless the value is above 0."""
+    if not value > 0:
+        raise UserError(f'model.{option}={value} must be above 0')
