@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fixtures_step import assert_trees_equal, batch
 from runs import run, saved
 from test_options import refused, small
-from test_step import assert_trees_equal, batch
 
 from imagenet_jax import finetune, models, step, weight_files, weights
 from imagenet_jax.checkpoint import load_variables, save_variables

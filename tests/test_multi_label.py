@@ -5,10 +5,10 @@ import pytest
 from fixtures_images import encode, image_folder
 from fixtures_layouts import thing
 from fixtures_scores import drawn
+from fixtures_step import CLASSES, Run, Tiny, batch, relative_difference
 from runs import contents, rows, run, saved
 from test_evaluation import batch as eval_batch
 from test_evaluation import make
-from test_step import CLASSES, Run, Tiny, batch, relative_difference
 
 from configs import common
 from imagenet_jax.errors import UserError

@@ -100,7 +100,7 @@ def test_torn_row_is_dropped(reference, tmp_path):
      '--config.batch_size=32': 'config.batch_size: was 64, now 32',
      '--config.augment.size=16': 'config.augment.size: was 8, now 16',
      '--config.seed=1': 'config.seed: was 0, now 1'},
-    {'--config.optimizer.momentum=0': 'opt_state/1/trace/bn1/bias: saved'}])
+    {'--config.optimizer.momentum=0': 'opt_state/momentum/trace/bn1/bias: saved'}])
 def test_change_of_model_or_data_is_refused(changes, reference):
     before = (reference / 'config.json').read_text()
     output = run(reference, *changes, code=1)

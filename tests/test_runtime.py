@@ -6,6 +6,7 @@ import subprocess
 from types import SimpleNamespace
 
 import jax
+import jaxlib
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
@@ -90,7 +91,8 @@ def test_hosts_that_cannot_be_joined_are_an_error(monkeypatch):
 
 def test_settings(monkeypatch, tmp_path):
     settings = {}
-    monkeypatch.setattr(jax, 'config', SimpleNamespace(jax_compilation_cache_dir=None, update=settings.__setitem__))
+    monkeypatch.setattr(jax, 'config', SimpleNamespace(
+        jax_compilation_cache_dir=None, jax_platforms='cuda', update=settings.__setitem__))
     monkeypatch.setenv('XLA_FLAGS', '--given=1')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     runtime.configure_jax(deterministic=False, compilation_cache=False)
@@ -98,6 +100,39 @@ def test_settings(monkeypatch, tmp_path):
     runtime.configure_jax(deterministic=True, compilation_cache=True)
     assert settings == {'jax_compilation_cache_dir': str(tmp_path / 'imagenet_jax' / 'xla')}
     assert os.environ['XLA_FLAGS'] == '--given=1 --xla_gpu_deterministic_ops=true'
+
+
+FLAG = '--xla_cpu_experimental_ynn_fusion_type=-reduce'
+
+
+@pytest.fixture
+def flags(monkeypatch):
+    """XLA_FLAGS after configure_jax, by platform, version and flags before."""
+    platforms_before = jax.config.jax_platforms
+
+    def configured(platforms, version, before='', deterministic=False):
+        monkeypatch.setenv('XLA_FLAGS', before)
+        monkeypatch.setattr(jaxlib, '__version__', version)
+        jax.config.update('jax_platforms', platforms)
+        runtime.configure_jax(deterministic, compilation_cache=False)
+        return runtime.os.environ['XLA_FLAGS']
+    yield configured
+    jax.config.update('jax_platforms', platforms_before)
+
+
+def test_flag_is_for_cpus_of_new_versions_alone(flags, monkeypatch):
+    monkeypatch.setattr(runtime, '_knows', lambda flag: True)
+    assert flags('cpu', '0.11.0') == flags(None, '0.12.0.1') == FLAG
+    assert flags('cpu', '0.10.2') == flags('cuda', '0.12.0') == ''
+    assert flags('cuda', '0.12.0', deterministic=True) == '--xla_gpu_deterministic_ops=true'
+    mine = '--xla_cpu_experimental_ynn_fusion_type=dot'
+    assert flags('cpu', '0.12.0', mine) == mine  # what the user says stands
+    monkeypatch.setattr(runtime, '_knows', lambda flag: False)
+    assert flags('cpu', '1.0.0') == ''  # XLA would end the process
+
+
+def test_what_the_library_knows():
+    assert runtime._knows('xla_cpu_enable_fast_math') and not runtime._knows('xla_cpu_no_such_flag_of_xla')
 
 
 def test_what_a_run_says_of_itself(monkeypatch):

@@ -88,7 +88,7 @@ def make_run(root, data, loss='softmax', names=CLASSES):
     config = common.get_config()
     config.model.update(name='resnet8_cifar', num_classes=len(names), dtype='float32')
     config.eval.update(size=8, resize=9)
-    config.loss = loss
+    config.loss.name = loss
     config.data.update(data)
     model = models.create('resnet8_cifar', num_classes=len(names))
     variables = jax.device_get(jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 3))))())
@@ -147,7 +147,7 @@ def test_several_classes_an_image(tmp_path, monkeypatch, capsys):
     _, (line,) = as_json(monkeypatch, capsys, 'predict', '--checkpoint', run, image)
     assert all(one['probability'] > 0.5 for one in line['classes']) and len(line['classes']) < 20
     code, _ = called(monkeypatch, capsys, 'evaluate', '--checkpoint', run, '--option', 'labels=largest')
-    assert 'an image of the data has one class, and to the model, trained with loss sigmoid' in code
+    assert 'loss sigmoid is for images that may have several classes, and these have one each' in code
 
 
 def test_a_bad_image_is_named_and_the_others_are_answered(run, tmp_path):
@@ -210,7 +210,7 @@ def test_normalizing_by_nothing_is_refused(wrong):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (('--size', 10), 'eval.size 10 must be at most eval.resize 9'), (('--dtype', 'float8'), "'float8'"),
     (('--ema',), 'holds no averaged weights'), (('--split', 'test'), 'no folder'),
-    (('--option', 'images=x'), 'nothing reads'),
+    (('--option', 'images=x'), "images='x' is read by config.data.format=list, not by folder"),
 ])
 def test_wrong_use_is_explained(run, arguments, message, monkeypatch, capsys):
     code, _ = called(monkeypatch, capsys, 'evaluate', '--checkpoint', run, *arguments)

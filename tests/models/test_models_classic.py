@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_models import count, flat, shapes, strides
+from fixtures_models import count, flat, shapes, strides
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import test_parity_classic
-from test_models import count, shapes
+from fixtures_models import count, shapes
 from torch_reference import Case, check, parametrize, timm_model, torchvision_models
 
 from imagenet_jax import models

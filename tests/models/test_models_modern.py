@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_models import count, initial_scales, shapes, traced
+from fixtures_models import count, initial_scales, shapes, traced
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError

@@ -1,49 +1,24 @@
 """Models by shape where no numbers are needed; their layers by number."""
 
 import collections
-from functools import partial
 
-import flax.linen as nn
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixtures_models import count, flat, initial_scales, shapes, strides, traced
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import resnet
 from imagenet_jax.models.blocks import classify
-from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, Layers, max_pool
-from imagenet_jax.models.summary import multiply_adds, operations
+from imagenet_jax.models.layers import ACTIVATIONS, Layers
+from imagenet_jax.models.summary import multiply_adds
 
 pytestmark = pytest.mark.numerics
 
 # Parameters for 1000 classes, as torchvision counts them; the CIFAR one for 10.
 PARAMETERS = {'resnet18': 11_689_512, 'resnet34': 21_797_672, 'resnet50': 25_557_032, 'resnet101': 44_549_160,
               'resnet152': 60_192_808, 'resnet32_cifar': 464_154}
-
-
-def shapes(model, size=32, **kwargs):
-    """(variables, answer) of a model as shapes, by tracing alone."""
-    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    answer, variables = jax.eval_shape(partial(model.init_with_output, **kwargs), jax.random.key(0), images)
-    return variables, answer
-
-
-def count(variables):
-    return sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-
-
-def flat(tree):
-    return flax.traverse_util.flatten_dict(tree, sep='/')
-
-
-def traced(name, size, **options):
-    model = models.create(name, **options)
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    return list(operations(jax.make_jaxpr(model.apply)(variables, images).jaxpr))
 
 
 # --- the registry
@@ -146,12 +121,6 @@ def test_pooled_features_are_a_mean_in_float32():
 # --- options
 
 
-def strides(name, size, **options):
-    """Of each convolution: kernel side -> strides in the order they run."""
-    return [(e.invars[1].aval.shape[0], e.params['window_strides'][0])
-            for e in traced(name, size, **options) if e.primitive.name == 'conv_general_dilated']
-
-
 def test_stride_in_1x1_moves_the_stride():
     # The stem and one downsampling shortcut a stage stride either way.
     assert strides('resnet50', 64).count((3, 2)) == 3
@@ -210,146 +179,3 @@ def test_zero_gamma_is_the_last_norm_of_each_branch(name, last, branches):
     assert len(zero) == branches
     assert set(scales.values()) == {0.0, 1.0}
     assert set(initial_scales(models.create(name, num_classes=1)).values()) == {1.0}
-
-
-def initial_scales(model):
-    """Norm scale -> its initial value; what draws the rest falls out of the compiled program."""
-    def scales():
-        params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))['params']
-        return {path: value.mean() for path, value in flat(params).items() if path.endswith('/scale')}
-    return {path: float(value) for path, value in jax.jit(scales)().items()}
-
-
-# --- layers
-
-
-@pytest.mark.parametrize(('name', 'options'), [
-    ('resnet18', {}), ('resnet50', {}), ('resnet50', {'stride_in_1x1': True}), ('resnet20_cifar', {'shortcut': 'B'})])
-def test_every_window_is_padded_alike_on_both_sides(name, options):
-    checked = 0
-    for equation in traced(name, 64, **options):
-        if equation.primitive.name == 'conv_general_dilated':
-            half = equation.invars[1].aval.shape[0] // 2
-            assert equation.params['padding'] == ((half, half),) * 2
-            checked += 1
-        elif equation.primitive.name == 'reduce_window_max':
-            assert equation.params['padding'] == ((0, 0), (1, 1), (1, 1), (0, 0))
-            checked += 1
-    assert checked == {'resnet18': 21, 'resnet50': 54, 'resnet20_cifar': 21}[name]
-
-
-@pytest.mark.parametrize(('kernel', 'stride'), [(3, 2), (7, 2), (1, 2), (3, 1)])
-def test_convolution_is_symmetric(kernel, stride):
-    """The first window begins kernel // 2 before the image, whatever its size; with 'SAME' an even size moves it."""
-    x = jax.random.normal(jax.random.key(0), (1, 9, 9, 2))
-    module = Layers().conv(3, kernel, stride, name='conv')
-    y, variables = module.init_with_output(jax.random.key(1), x)
-    assert list(variables['params']) == ['kernel']
-    padded = np.pad(x, ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
-    for i, j in ((0, 0), (1, 2), (y.shape[1] - 1, y.shape[2] - 1)):
-        window = padded[:, i * stride:i * stride + kernel, j * stride:j * stride + kernel]
-        np.testing.assert_allclose(y[:, i, j], np.einsum('nhwc,hwcd->nd', window, variables['params']['kernel']),
-                                   rtol=1e-4, atol=1e-5)
-    even = module.apply(variables, jnp.zeros((1, 8, 8, 2)).at[0, kernel - kernel // 2, 0].set(1.0))
-    assert not even[0, 0, 0].any()  # one row past what the first window sees; with 'SAME' and stride 2 it sees it
-
-
-@pytest.mark.parametrize(('kernel', 'features', 'groups', 'std'), [
-    (7, 256, 1, (2 / (49 * 256))**0.5), (1, 512, 1, (2 / 512)**0.5), (3, 256, 256, (2 / 9)**0.5),
-    (3, 256, 8, (2 / (9 * 32))**0.5)])
-def test_he_init_by_fan_out(kernel, features, groups, std):
-    module = Layers().conv(features, kernel, groups=groups, name='conv')
-    values = np.asarray(module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 256)))['params']['kernel'])
-    assert values.shape == (kernel, kernel, 256 // groups, features)
-    tolerance = 5 / (2 * values.size)**0.5  # five deviations of the estimate
-    assert values.std() == pytest.approx(std, rel=tolerance)
-    assert abs(values.mean()) < 5 * std / values.size**0.5
-    assert np.abs(values).max() > 2.5 * std  # a normal, not one cut off at two deviations
-
-
-def test_classifier_init():
-    class Head(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return classify(x, 100, Layers(), 'fc')
-
-    params = Head().init(jax.random.key(0), jnp.zeros((1, 2, 2, 512)))['params']['fc']
-    assert params['kernel'].std() == pytest.approx(0.01, rel=0.02)
-    assert abs(params['kernel'].mean()) < 5 * 0.01 / params['kernel'].size**0.5
-    assert not params['bias'].any()
-
-
-@pytest.mark.parametrize(('kind', 'formula'), [
-    ('relu', lambda x: np.maximum(x, 0)), ('relu6', lambda x: np.clip(x, 0, 6)),
-    ('swish', lambda x: x / (1 + np.exp(-x))), ('hard_swish', lambda x: x * np.clip(x + 3, 0, 6) / 6),
-    ('mish', lambda x: x * np.tanh(np.log1p(np.exp(x))))])
-def test_activations(kind, formula):
-    x = np.linspace(-8, 8, 65, dtype=np.float32)
-    np.testing.assert_allclose(Layers(act_kind=kind).act(x), formula(x.astype(float)), rtol=1e-5, atol=1e-6)
-    assert Layers(act_kind=kind).act(jnp.zeros(1, jnp.bfloat16)).dtype == jnp.bfloat16
-
-
-def test_batch_norm_is_pytorchs():
-    x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 5, 2))
-    module = Layers(train=True).norm('bn')
-    y, variables = module.init_with_output(jax.random.key(0), x)
-    _, updated = module.apply(variables, x, mutable=['batch_stats'])
-    mean, var = np.mean(x, (0, 1, 2)), np.var(x, (0, 1, 2))
-    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(updated['batch_stats']['mean'], 0.1 * mean, rtol=1e-4)
-    np.testing.assert_allclose(updated['batch_stats']['var'], 0.9 + 0.1 * var, rtol=1e-4)
-    tiny = jnp.full((1, 1, 1, 1), 1.0)
-    stats = {'params': {'scale': jnp.ones(1), 'bias': jnp.zeros(1)},
-             'batch_stats': {'mean': jnp.zeros(1), 'var': jnp.zeros(1)}}
-    np.testing.assert_allclose(Layers().norm('bn').apply(stats, tiny), 1e-5**-0.5, rtol=1e-4)  # epsilon alone
-
-
-# --- max-pool
-
-
-def flax_pool(x, window, stride, padding):
-    return nn.max_pool(x, (window, window), (stride, stride), ((padding, padding),) * 2)
-
-
-@pytest.mark.parametrize(('size', 'window', 'stride', 'padding'), [
-    (8, 3, 2, 1), (9, 3, 2, 1), (8, 3, 2, 0), (7, 2, 2, 0), (8, 3, 1, 1), (9, 3, 3, 1)])
-def test_max_pool_and_its_gradient(size, window, stride, padding):
-    rng = np.random.default_rng(0)
-    # Whole numbers from a short range: nearly every window has ties. None above 0: a padding of 0 would win or tie.
-    x = jnp.asarray(rng.integers(-3, 1, (2, size, size, 3)), jnp.float32)
-    y = flax_pool(x, window, stride, padding)
-    np.testing.assert_array_equal(max_pool(x, window, stride, padding), y)
-    g = jnp.asarray(rng.integers(1, 9, y.shape), jnp.float32)  # whole, so that sums are exact
-    ours, theirs = (jax.vjp(lambda x, f=f: f(x, window, stride, padding), x)[1](g)[0] for f in (max_pool, flax_pool))
-    np.testing.assert_array_equal(ours, theirs)
-
-
-def test_max_pool_gradient_goes_to_the_first_of_equals():
-    gradient = jax.grad(lambda x: max_pool(x, 2, 2, 0).sum())(jnp.zeros((1, 4, 4, 1)))
-    np.testing.assert_array_equal(gradient[0, ..., 0], [[1, 0, 1, 0], [0] * 4, [1, 0, 1, 0], [0] * 4])
-
-
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-def test_max_pool_gradient_keeps_the_dtype(dtype):
-    x = jnp.arange(16, dtype=dtype).reshape(1, 4, 4, 1)
-    gradient = jax.grad(lambda x: max_pool(x, 3, 2, 1).astype(jnp.float32).sum())(x)
-    assert gradient.dtype == x.dtype
-    np.testing.assert_array_equal(np.asarray(gradient[0, ..., 0], np.float32),
-                                  [[0] * 4, [0, 1, 0, 1], [0] * 4, [0, 1, 0, 1]])
-
-
-def test_models_take_no_select_and_scatter():
-    def program(pool):
-        return jax.jit(jax.grad(lambda x: pool(x, 3, 2, 1).sum())).lower(jnp.zeros((1, 8, 8, 1))).as_text()
-    assert 'select_and_scatter' in program(flax_pool)  # the name has not changed
-    assert 'select_and_scatter' not in program(max_pool)
-    model = resnet.ResNet(depths=(1,), num_classes=2)
-    images = jnp.zeros((1, 16, 16, 3))
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    lowered = jax.jit(jax.grad(lambda v: model.apply(v, images).sum())).lower(variables)
-    assert 'select_and_scatter' not in lowered.as_text()
-
-
-def test_sync_norm_averages_over_the_data_axis():
-    axes = {kind: Layers(train=True, norm_kind=kind).norm('bn').axis_name for kind in ('batch', 'sync')}
-    assert axes == {'batch': None, 'sync': DATA_AXIS}

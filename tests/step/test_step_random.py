@@ -1,0 +1,63 @@
+"""What the step draws depends on the seed, the step and the stream alone."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from fixtures_step import CLASSES, Run, Tiny, batch
+
+from imagenet_jax import step
+from imagenet_jax.models.layers import FLOAT32
+
+pytestmark = pytest.mark.numerics
+
+
+def frozen(**options):
+    """Nothing moves, so that only the dropout mask changes the loss."""
+    return Run(Tiny(norm='none', dropout=0.5), rate=0.0, momentum=0.0, decay=0.0, **options)
+
+
+def test_dropout_is_drawn_from_seed_and_step():
+    run, data = frozen(), batch()
+    first, second = run.step(data)['loss'], run.step(data)['loss']
+    assert first != second
+    run.set(step=jnp.int32(0))
+    assert run.step(data)['loss'] == first
+    run.set(step=jnp.int32(0), key=jax.random.key_data(jax.random.key(1)))
+    assert run.step(data)['loss'] not in (first, second)
+
+
+@pytest.mark.parametrize('options', [{'devices': 2}, {'accumulation': 2}])
+def test_dropout_differs_between_devices_and_between_parts(options):
+    """Two shares of the same images: with one mask for both, their mean loss would be that of one share alone."""
+    half = batch(8)
+    twice = jax.tree.map(lambda x: np.concatenate([x, x]), half)
+    assert frozen(**options).step(twice)['loss'] != pytest.approx(frozen().step(half)['loss'], rel=1e-6)
+
+
+class Draws(nn.Module):
+    """Answers what each stream gives, as a constant that a loss of the classifier's bias can be read from."""
+    dtype: jnp.dtype = FLOAT32
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        bias = self.param('bias', nn.initializers.zeros, (CLASSES,))
+        seen = self.variable('batch_stats', 'seen', jnp.zeros, (len(step.MODEL_STREAMS),))
+        if train:
+            seen.value = jnp.stack([jax.random.uniform(self.scope.rngs[name].rng) for name in step.MODEL_STREAMS])
+        return jnp.zeros((len(images), CLASSES)) + bias
+
+
+def test_streams_are_fixed():
+    """Each is its own fold of the step's key: by its number, then the device, then the part."""
+    run = Run(Draws(), rate=0.0)
+    for at in range(2):
+        run.step(batch(seed=at))
+        key = jax.random.fold_in(jax.random.key(0), at)
+        expected = []
+        for number in (0, 1, 2):  # dropout, drop_path, drop_block: for good
+            stream = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), 0), 0)
+            expected.append(jax.random.uniform(stream))
+        np.testing.assert_array_equal(run.state.batch_stats['seen'], np.array(expected))
+    assert step.STREAMS == {'dropout': 0, 'drop_path': 1, 'drop_block': 2, 'mix': 3, 'erase': 4}
