@@ -65,7 +65,7 @@ def create(registry: Mapping[str, Callable], section: Mapping[str, Any], where: 
             continue
         if readers := [other for other, make in registry.items() if option in reads(make)]:
             raise UserError(f'{where}.{option}={value!r} is read by {where}.{key}={" or ".join(_few(readers))}, not by '
-                            f'{name}; leave it unset')
+                            f'{name}; to unset it: --{where}.{option}=None')
     return apply(registry[name], options, where, **given)
 
 

@@ -5,7 +5,7 @@ A task is chosen by config.loss and asked for everything that depends on it; no 
 
 import abc
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ import optax
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.average_precision import average_precision
 from imagenet_jax.models.layers import at_least_float32
-from imagenet_jax.sources import Source
+
+if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
+    from imagenet_jax.sources import Source
 
 
 class Result(NamedTuple):
@@ -95,7 +97,7 @@ class Task(abc.ABC):
         """Of one image's (K,): numbers of the classes to name, likeliest first."""
 
     @abc.abstractmethod
-    def check(self, source: Source) -> None:
+    def check(self, source: 'Source') -> None:
         """Raises UserError where the source's labels are of another kind."""
 
 

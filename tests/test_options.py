@@ -132,7 +132,7 @@ def test_create_chooses_by_name():
     ({'name': 'cosin'}, r"unknown config\.schedule\.name 'cosin'; did you mean cosine\?"),
     ({}, r'^config\.schedule lacks name; known: cosine, step, steep$'),
     ({'name': 'cosine', 'milestones': (30,)}, r'^config\.schedule\.milestones=\(30,\) is read by '
-     r'config\.schedule\.name=step or steep, not by cosine; leave it unset$'),
+     r'config\.schedule\.name=step or steep, not by cosine; to unset it: --config\.schedule\.milestones=None$'),
     ({'name': 'steep', 'milestones': (1,), 'factor': 0.1}, r'factor=0\.1 is read by config\.schedule\.name=step, not'),
     ({'name': 'cosine', 'flor': 0.1}, r"option config\.schedule\.flor: nothing reads 'flor'; did you mean floor\?"),
     ({'name': 'cosine', 'steps': 3}, r"option config\.schedule\.steps: nothing reads 'steps'"),

@@ -78,6 +78,11 @@ def test_synthetic_data_needs_no_files(tmp_path):
     (('--config', 'configs/digits.py', 'epochs=3'), 'error: not a flag: epochs=3'),
     (('--config', 'configs/digits.py', '--workdir', 'x', '--config.model.stride_in_1x1=True'),
      'model.stride_in_1x1=True is read by model.name='),
+    (('--config', 'configs/digits.py', '--workdir', 'x', '--config.augment.crop=random_resized'),
+     'config.augment.pad=2 is read by config.augment.crop=pad, not by random_resized'),
+    (('--config', 'configs/digits.py', '--workdir', 'x', '--config.augment.crop=random_resized',
+      '--config.augment.pad=None', '--config.data.train_split=val'), 'digits has the splits train and test'),
+    (('--config', 'configs/digits.py', '--workdir', 'x', '--config.epochs=None'), 'error: config lacks epochs'),
     (('--config', 'configs/resnet50.py', '--workdir', 'x', '--config.data.path=/nowhere'),
      'error: no folder /nowhere/train'),
 ])

@@ -57,9 +57,18 @@ def _parse(usage: str, argv: list[str]) -> list[str]:
         recipe, models = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
             _help(usage, recipe, models)
-        return app.parse_flags_with_usage(argv)
+        return _parse_flags(argv)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, and --config.NAME=None: what the recipe sets is unset, and the reader's own default holds."""
+    unset = re.compile(r'--?config\.([\w.]+)=None')
+    rest = app.parse_flags_with_usage([arg for arg in argv if not unset.fullmatch(arg)])
+    for found in filter(None, map(unset.fullmatch, argv)):
+        _CONFIG.value.update_from_flattened_dict({found[1]: None})
+    return rest
 
 
 def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:

@@ -5,7 +5,7 @@
     python main.py --config configs/resnet50.py --help
 
   --config FILE        the recipe; FILE:MODEL another model of it
-  --config.NAME=VALUE  changes one option of it
+  --config.NAME=VALUE  changes one option of it; None unsets it, and the default of what reads it holds
   --workdir DIR        the run's folder; the same command again goes on from the newest checkpoint in it
   --version            prints the version
 

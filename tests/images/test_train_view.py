@@ -63,7 +63,7 @@ def test_a_section_chooses_the_crop_and_sets_it():
 
 @pytest.mark.parametrize(('options', 'message'), [
     ({'crop': 'random_resize'}, r"unknown config\.augment\.crop 'random_resize'; did you mean random_resized"),
-    ({'pad': 99}, r'augment\.pad=99 is read by config\.augment\.crop=pad, not by random_resized; leave it unset'),
+    ({'pad': 99}, r'augment\.pad=99 is read by config\.augment\.crop=pad, not by random_resized; to unset it: '),
     ({'crop': 'none', 'ratio': (1, 2)}, r'augment\.ratio=\(1, 2\) is read by config\.augment\.crop=random_resized,'),
     ({'flpi': True}, r"option config\.augment\.flpi: nothing reads 'flpi'; did you mean flip"),
     ({'scael': (0.1, 1)}, r"option config\.augment\.scael: nothing reads 'scael'; did you mean scale"),
