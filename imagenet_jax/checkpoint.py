@@ -30,6 +30,9 @@ from imagenet_jax.step import TrainState
 log = logging.getLogger(__name__)
 
 _ITEMS = ('state', 'contents', 'evaluation')
+# Part of the state -> the options that decide which arrays it has.
+_DECIDES = {'params': 'model', 'batch_stats': 'model', 'opt_state': 'optimizer', 'ema': 'ema_decay',
+            'slow': 'lookahead.steps'}
 
 
 class _Best(policies.PreservationPolicy):
@@ -260,4 +263,7 @@ def _refuse_other_arrays(folder, contents, expected) -> None:
     lines = [f'  {name}: saved {saved.get(name, "absent")}, this run {expected.get(name, "absent")}'
              for name in sorted(saved.keys() | expected.keys()) if saved.get(name) != expected.get(name)]
     more = [f'  and {len(lines) - 10} more'] if len(lines) > 10 else []
-    raise UserError('\n'.join([f'{folder} holds other arrays than this config makes:', *lines[:10], *more]))
+    differ = dict.fromkeys(line.strip().split('/')[0] for line in lines)
+    options = ', '.join(f'config.{option}' for part, option in _DECIDES.items() if part in differ)
+    raise UserError('\n'.join([f'{folder} holds other arrays than this config makes; they follow from {options}, which '
+                               'must be as before, or use another --workdir:', *lines[:10], *more]))

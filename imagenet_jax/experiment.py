@@ -16,7 +16,7 @@ from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.optim import OPTIMIZERS
-from imagenet_jax.options import apply, chosen, create
+from imagenet_jax.options import apply, checked, chosen, create
 from imagenet_jax.schedules import SCHEDULES
 from imagenet_jax.task import TASKS, Result
 
@@ -155,8 +155,9 @@ class Experiment:
         options, section = self.options, chosen(self.options.optimizer)
         if 'learning_rate' not in section:
             raise UserError('config.optimizer lacks learning_rate')
-        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=section.pop('learning_rate'),
-                          batch_size=options.batch_size, steps=steps, steps_per_epoch=self.steps_per_epoch)
+        rate = checked('config.optimizer.learning_rate', section.pop('learning_rate'), float)
+        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate, steps=steps,
+                          batch_size=options.batch_size, steps_per_epoch=self.steps_per_epoch)
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mesh=self.mesh,
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),
@@ -188,12 +189,18 @@ class Experiment:
         return {f'eval/{name}': value for name, value in row.items()}, result
 
     def judge(self, state: step.TrainState, row: Mapping[str, float]) -> step.TrainState:
-        """The state, aware of an evaluation's row: the schedule and `is_stale` go by it."""
+        """The state, aware of an evaluation's row: the schedule and `why_over` go by it."""
         return self.train_step.judge(state, row[f'eval/{self.task.score}'])
 
-    def is_stale(self, state: step.TrainState) -> bool:
-        """Whether config.stop_after evaluations in a row brought no better score."""
-        return bool(self.options.stop_after) and int(state.watch.stale) >= self.options.stop_after
+    def why_over(self, state: step.TrainState) -> str:
+        """Why the run goes no further than this state; '' where it does."""
+        at, stale = int(state.step), int(state.watch.stale)
+        if at >= self.steps:
+            return f'step {at} of {self.steps}'
+        if self.options.stop_after and stale >= self.options.stop_after:
+            return (f'step {at}, and {stale} evaluations in a row brought no better {self.task.score} than '
+                    f'{float(state.watch.best):.4f} (config.stop_after)')
+        return ''
 
     def record(self) -> dict:
         """What the run ran on, for config.json."""

@@ -36,27 +36,33 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def _parts(self) -> list[tuple[str, optax.GradientTransformation]]:
-        """What gradients go through, one after the other: gradient plus decay, momentum and the like.
-
-        The names are those of the state's arrays in a checkpoint, so that a part comes or goes without moving others.
-        """
+        """What gradients go through, one after the other: gradient plus decay, momentum and the like, by name."""
 
     def _decay(self) -> list[tuple[str, optax.GradientTransformation]]:
         """Decay times the parameter, added to what came in."""
         mask = None if self.decay_bias_and_norm else _kernels
         return [('decay', optax.add_decayed_weights(self.weight_decay, mask))] if self.weight_decay else []
 
-    def _transform(self) -> optax.GradientTransformation:
+    def _chain(self) -> list[tuple[str, optax.GradientTransformation]]:
         factors = [*((pattern, 0.0) for pattern in self.freeze), *self.rate_factors]
-        return optax.named_chain(*self._parts(), *([('rates', _scale_by_path(factors))] if factors else []))
+        return self._parts() + ([('rates', _scale_by_path(factors))] if factors else [])
 
-    def init(self, params) -> optax.OptState:
-        """The state before the first update."""
-        return self._transform().init(params)
+    def init(self, params) -> dict[str, Any]:
+        """The state before the first update: by name, and of the parts alone that have arrays.
 
-    def direction(self, gradients, opt_state: optax.OptState, params) -> tuple[Any, optax.OptState]:
-        """(what to go along downhill, for each parameter, the next state)."""
-        return self._transform().update(gradients, opt_state, params)
+        So a part that comes or goes moves no other's arrays in a checkpoint, and one without any changes nothing there.
+        """
+        states = {name: part.init(params) for name, part in self._chain()}
+        return {name: state for name, state in states.items() if jax.tree.leaves(state)}
+
+    def direction(self, gradients, opt_state: dict[str, Any], params) -> tuple[Any, dict[str, Any]]:
+        """(what the rate multiplies and is taken from the parameters, the next state)."""
+        states = {}
+        for name, part in self._chain():
+            before = opt_state[name] if name in opt_state else part.init(params)  # no arrays
+            gradients, after = part.update(gradients, before, params)
+            states |= {name: after} if name in opt_state else {}
+        return gradients, states
 
     def frozen(self, params):
         """A tree like `params`, True where a parameter stays as it is: it needs no gradient."""

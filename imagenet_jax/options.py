@@ -87,7 +87,7 @@ def apply(function: Callable, section: Mapping[str, Any], where: str, **given):
         if name in given or not (name in parameters or _takes_more(function)):
             raise unknown(f'option {where}.{name}: nothing reads', name, sorted(parameters.keys() - given.keys()))
         if name in parameters:
-            options[name] = _checked(f'{where}.{name}', value, parameters[name].annotation)
+            options[name] = checked(f'{where}.{name}', value, parameters[name].annotation)
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in options | given]
     if missing:
         raise UserError(f'{where} lacks {", ".join(missing)}')
@@ -109,15 +109,19 @@ def _few(names: list[str]) -> list[str]:
     return names if len(names) <= 5 else [*names[:4], f'{len(names) - 4} more']
 
 
-def _checked(option: str, value, kind):
-    """The value, a list as a tuple, so that what reads it can be compared and hashed. Raises UserError."""
+def checked(option: str, value, kind):
+    """The value, which has to be of that kind (see `apply`); a list as a tuple, which can be compared and hashed.
+
+    Raises:
+      UserError: it is of another kind.
+    """
     if typing.get_origin(kind) is tuple:
         kinds = typing.get_args(kind)
         many = kinds[-1] is ...
         if not isinstance(value, (tuple, list)) or not (many or len(value) == len(kinds)):
             raise UserError(f'{option}={value!r} must be {_words(kind)}')
         kinds = kinds[:1] * len(value) if many else kinds
-        return tuple(_checked(f'{option}[{i}]', *pair) for i, pair in enumerate(zip(value, kinds, strict=True)))
+        return tuple(checked(f'{option}[{i}]', *pair) for i, pair in enumerate(zip(value, kinds, strict=True)))
     if kind in _KINDS and not _KINDS[kind][0](value):
         raise UserError(f'{option}={value!r} must be {_words(kind)}')
     return value

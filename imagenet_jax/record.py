@@ -36,6 +36,17 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return flat
 
 
+def make_folder(workdir: Path) -> Path:
+    """Makes a run's folder where it is missing. Raises UserError where there is no writing into it."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot make the workdir {workdir}: {error.strerror}') from error
+    if not os.access(workdir, os.W_OK):
+        raise UserError(f'cannot write into the workdir {workdir}')
+    return workdir
+
+
 def write(workdir: Path, record: dict) -> None:
     """Writes config.json whole or not at all."""
     path = Path(workdir) / 'config.json'

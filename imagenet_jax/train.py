@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -40,7 +39,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         experiment = Experiment(config)
         if config.dry_run:
             workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        workdir = _make_folder(Path(workdir))
+        workdir = record.make_folder(Path(workdir))
         entry = {**config.to_dict(), 'run': experiment.record()}
         record.check_resumable(workdir, entry)
         checkpoints = Checkpoints(workdir)
@@ -49,16 +48,6 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         state = restored or experiment.initial_state()
         writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
         return _loop(experiment, state, checkpoints, writer, stop, stack)
-
-
-def _make_folder(workdir: Path) -> Path:
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'cannot make the workdir {workdir}: {error.strerror}') from error
-    if not os.access(workdir, os.W_OK):
-        raise UserError(f'cannot write into the workdir {workdir}')
-    return workdir
 
 
 def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
@@ -78,8 +67,8 @@ def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
 
 def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
     options, every, start = experiment.options, experiment.every, int(state.step)
-    if start >= experiment.steps or experiment.is_stale(state):
-        log.info('nothing to do: the run is at step %d of %d%s', start, experiment.steps, _why_stale(experiment, state))
+    if why := experiment.why_over(state):
+        log.info('nothing to do: the run is at %s', why)
         return {}
     batches = experiment.train_batches(start)
     stack.callback(batches.close)
@@ -105,14 +94,14 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
         if evaluating:
             state, row = _evaluate(experiment, state, writer, at)
         _tell(at, numbers | row if evaluating else numbers, writer, progress)
-        signal, stale = stop.agreed(at), evaluating and experiment.is_stale(state)
+        signal = stop.agreed(at)
         if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
             meter.pause()
             checkpoints.save(state, row[f'eval/{experiment.task.score}'] if evaluating else None)
         if signal:
             raise Stopped(signal)
-        if stale:
-            log.info('step %d ends the run%s', at, _why_stale(experiment, state))
+        if evaluating and at < experiment.steps and (why := experiment.why_over(state)):
+            log.info('the run ends at %s', why)
             break
         meter.resume()
     return row
@@ -131,13 +120,6 @@ def _tell(at: int, row: dict, writer, progress) -> None:
         writer.write(at, row)
     if row:
         progress.show(at, row)
-
-
-def _why_stale(experiment, state) -> str:
-    if not experiment.is_stale(state):
-        return ''
-    return (f': {int(state.watch.stale)} evaluations in a row brought no better {experiment.task.score} than '
-            f'{float(state.watch.best):.4f} (config.stop_after)')
 
 
 def _describe_start(experiment, state, batch, writer, at) -> None:

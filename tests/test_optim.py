@@ -58,10 +58,15 @@ def test_decay_of_bias_and_norm(everything, decayed):
 def test_parts_of_the_state_have_names():
     """A part that comes or goes moves no other: a run goes on with other decay, factors or frozen parameters."""
     params = {'kernel': jnp.ones(1)}
-    for options in ({}, {'weight_decay': 0.0}, {'freeze': ('x',)}, {'rate_factors': (('kernel', 2.0),)}):
-        state = SGD(**options).init(params)
-        assert [jax.tree_util.keystr(path, simple=True, separator='/')
-                for path, _ in jax.tree_util.tree_leaves_with_path(state)] == ['momentum/trace/kernel']
+    plain = SGD().init(params)
+    for options in ({'weight_decay': 0.0}, {'freeze': ('x',)}, {'rate_factors': (('kernel', 2.0),)},
+                    {'decay_bias_and_norm': False}):
+        assert jax.tree.structure(SGD(**options).init(params)) == jax.tree.structure(plain)
+        _, after = SGD(**options).direction(params, plain, params)
+        assert jax.tree.structure(after) == jax.tree.structure(plain)
+    assert [jax.tree_util.keystr(path, simple=True, separator='/')
+            for path, _ in jax.tree_util.tree_leaves_with_path(plain)] == ['momentum/trace/kernel']
+    assert SGD(momentum=0.0).init(params) == {}
 
 
 @pytest.mark.parametrize(('options', 'message'), [

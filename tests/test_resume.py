@@ -100,7 +100,8 @@ def test_torn_row_is_dropped(reference, tmp_path):
      '--config.batch_size=32': 'config.batch_size: was 64, now 32',
      '--config.augment.size=16': 'config.augment.size: was 8, now 16',
      '--config.seed=1': 'config.seed: was 0, now 1'},
-    {'--config.optimizer.momentum=0': 'opt_state/momentum/trace/bn1/bias: saved'}])
+    {'--config.optimizer.momentum=0': 'they follow from config.optimizer, which must be as before'},
+    {'--config.ema_decay=0.9': 'they follow from config.ema_decay, which must be as before'}])
 def test_change_of_model_or_data_is_refused(changes, reference):
     before = (reference / 'config.json').read_text()
     output = run(reference, *changes, code=1)
@@ -115,6 +116,38 @@ def test_harmless_change_is_logged(reference, tmp_path):
     assert 'resuming with config.epochs=2.2, which was 2.0' in output
     assert rows(tmp_path)[-1]['step'] == 49
     assert json.loads((tmp_path / 'config.json').read_text())['message'] == 'longer'
+
+
+def test_other_parts_of_the_optimizer_go_on(reference, tmp_path):
+    """Decay, frozen parameters and factors have no arrays of their own, and move none."""
+    shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
+    output = run(tmp_path, '--config.epochs=2.1', '--config.optimizer.weight_decay=0', "--config.freeze=('conv1/*',)",
+                 "--config.optimizer.rate_factors=(('linear/*', 10.0),)")
+    assert 'resuming with config.optimizer.weight_decay=0.0, which was 0.0001' in output
+    assert rows(tmp_path)[-1]['step'] == 47
+
+
+WATCHED = ('--config.eval_steps=4', '--config.schedule.name=plateau', '--config.schedule.patience=1',
+           '--config.schedule.factor=0.5', '--config.stop_after=4', '--config.optimizer.learning_rate=1e-7',
+           '--config.schedule.warmup_epochs=0', "--config.freeze=('bn1/*', 'layer*')", '--config.lookahead.steps=3',
+           '--config.ema_decay=0.5')
+
+
+def test_a_run_that_is_killed_amid_its_patience_waits_on(tmp_path):
+    """Where next to nothing learns no evaluation is better than the first: the third halves the rate, and the fifth
+    ends the run."""
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    assert 'the run ends at step 20, and 4 evaluations in a row brought no better top1 than' in run(whole, *WATCHED)
+    process = start(parts, *WATCHED)
+    stop_when(process, lambda: len(rows(parts)) >= 13)
+    finish(process, -signal.SIGKILL)
+    run(parts, *WATCHED)
+    assert contents(parts, 20) == contents(whole, 20)
+    assert {'watch/stale', 'watch/waited', 'watch/rate_scale', 'slow/conv1/kernel'} <= contents(whole, 20).keys()
+    assert numbers(parts) == numbers(whole)
+    rates = [row['train/learning_rate'] for row in rows(whole)]
+    assert rates == pytest.approx([1e-7] * 12 + [5e-8] * 8)
+    assert 'nothing to do: the run is at step 20, and 4 evaluations' in run(whole, *WATCHED)
 
 
 def test_run_folder(reference):
