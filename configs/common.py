@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.augment = _augment()             # training images on the host -> images.train_view
     config.eval = _eval()                   # evaluation images on the host -> images.eval_view
     config.normalize = _normalize()         # on the device -> images.batch.Normalize
+    config.mix = _mix()                     # training batches on the device -> images.batch.Mix
 
     config.batch_size = 256                 # images of one update, on all devices together
     config.accumulation = 1                 # parts a batch is computed in, one after the other
@@ -119,6 +120,12 @@ def _normalize() -> ConfigDict:
     normalize.mean = (0.485, 0.456, 0.406)
     normalize.std = (0.229, 0.224, 0.225)
     return normalize
+
+
+def _mix() -> ConfigDict:
+    mix = ConfigDict()
+    mix.mixup = 0.0                         # alpha of the Beta that a batch's share is drawn from, such as 0.2; 0: none
+    return mix
 
 
 def _loss() -> ConfigDict:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images import train_view
-from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.batch import Mix, Normalize
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.optim import OPTIMIZERS
 from imagenet_jax.options import apply, checked, chosen, create
@@ -30,6 +30,7 @@ class Options:
     data: Mapping
     augment: Mapping
     normalize: Mapping
+    mix: Mapping
     eval: Mapping
     loss: Mapping
     optimizer: Mapping
@@ -90,9 +91,9 @@ def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
             apply(EvalView, options.eval, 'config.eval'))
 
 
-def open_device_part(options: Options) -> Normalize:
-    """What the device makes of uint8 images before the model, in a step and to look at. Raises UserError."""
-    return apply(Normalize, options.normalize, 'config.normalize')
+def open_device_part(options: Options) -> tuple[Normalize, Mix]:
+    """What the device makes of a batch before the model, in a step and to look at. Raises UserError."""
+    return apply(Normalize, options.normalize, 'config.normalize'), apply(Mix, options.mix, 'config.mix')
 
 
 class Experiment:
@@ -128,8 +129,8 @@ class Experiment:
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
         self.steps = 1 if options.dry_run else planned
         self.every = self._cadences()
-        normalize = open_device_part(options)
-        self.train_step = self._make_train_step(normalize, planned)
+        normalize, mix = open_device_part(options)
+        self.train_step = self._make_train_step(normalize, mix, planned)
         if self.train_step.optimizer.has_patterns:  # before the seconds that tracing a deep model takes
             self.train_step.optimizer.check(self.abstract_state().params)
         self._evaluate = Evaluator(
@@ -151,7 +152,7 @@ class Experiment:
             options.log_steps, options.eval_steps or options.eval_epochs * epoch, options.confusion_epochs * epoch,
             options.checkpoint_steps)))
 
-    def _make_train_step(self, normalize: Callable, steps: int) -> step.TrainStep:
+    def _make_train_step(self, normalize: Normalize, mix: Mix, steps: int) -> step.TrainStep:
         options, section = self.options, chosen(self.options.optimizer)
         if 'learning_rate' not in section:
             raise UserError('config.optimizer lacks learning_rate')
@@ -159,7 +160,7 @@ class Experiment:
         schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate, steps=steps,
                           batch_size=options.batch_size, steps_per_epoch=self.steps_per_epoch)
         return step.TrainStep(
-            model=self.model, schedule=schedule, task=self.task, normalize=normalize, mesh=self.mesh,
+            model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
             lookahead=apply(step.Lookahead, options.lookahead, 'config.lookahead'))

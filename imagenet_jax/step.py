@@ -19,6 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Mix, mixed, seen
 from imagenet_jax.models.layers import DATA_AXIS, FROZEN
 from imagenet_jax.optim import Optimizer
 from imagenet_jax.schedules import Schedule, Watch
@@ -114,6 +115,7 @@ class TrainStep:
       schedule: gives the learning rate, by updates made.
       task: gives targets, loss and accuracy.
       normalize: uint8 images -> float images, on the device.
+      mix: whether and how images and targets are mixed.
       mesh: from `make_mesh`.
       accumulation: parts that each device's share of the batch is cut into, their gradients averaged into one update.
       ema_decay: of the running average, warmed up as min(decay, (1 + t) / (10 + t)); 0 for none.
@@ -125,6 +127,7 @@ class TrainStep:
     task: Task
     normalize: Callable
     mesh: Mesh
+    mix: Mix = Mix()
     accumulation: int = 1
     ema_decay: float = 0.0
     lookahead: Lookahead = Lookahead()
@@ -185,7 +188,7 @@ class TrainStep:
             bad_steps=zero, bad_in_a_row=zero)
 
     def _step(self, state, batch):
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = step_key(jax.random.wrap_key_data(state.key), state.step)
         stats, gradients, loss, accuracy = self._gradients(state, batch, key)
         return self._update(state, stats, gradients, loss, accuracy)
 
@@ -194,7 +197,10 @@ class TrainStep:
         # With parameters varying, gradients stay each device's own until the one all-reduce below, in float32.
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
-        slopes = jax.value_and_grad(partial(self._loss, state.loss_scale), has_aux=True)
+        share = self.mix.share(stream(key, 'mix')) if self.mix else None
+        slopes = jax.value_and_grad(partial(self._loss, state.loss_scale, share), has_aux=True)
+        if self.mix:
+            batch = batch | _partners(batch)
 
         def accumulate(carry, numbered_part):
             i, part = numbered_part
@@ -216,19 +222,20 @@ class TrainStep:
 
     def _model_keys(self, key, part) -> dict:
         """What the model draws from, by stream: other numbers on each device and in each part."""
-        keys = {name: jax.random.fold_in(key, number) for name, number in MODEL_STREAMS.items()}
         device = jax.lax.axis_index(DATA_AXIS)
-        return {name: jax.random.fold_in(jax.random.fold_in(key, device), part) for name, key in keys.items()}
+        return {name: jax.random.fold_in(jax.random.fold_in(stream(key, name), device), part) for name in MODEL_STREAMS}
 
-    def _loss(self, loss_scale, params, stats, part, keys):
+    def _loss(self, loss_scale, share, params, stats, part, keys):
         """(scaled loss, (loss, accuracy, statistics)) of one part on one device."""
         frozen = self.optimizer.frozen(params)
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
         params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
-        logits, updated = self.model.apply(variables, self.normalize(part['image']), train=True,
-                                           mutable=['batch_stats'], rngs=keys)
+        images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
+        logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
         targets = self.task.targets(part['label'], logits.shape[-1])
+        if self.mix:
+            targets = mixed(share, targets, self.task.targets(part['partner_label'], logits.shape[-1]))
         loss, accuracy = (f(logits, targets).mean() for f in (self.task.loss, self.task.accuracy))
         return loss * loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
 
@@ -268,6 +275,23 @@ class TrainStep:
         scale = jnp.where(grow, jnp.minimum(state.loss_scale * 2, MAX_SCALE), state.loss_scale)
         return {'loss_scale': jnp.where(good, scale, jnp.maximum(state.loss_scale / 2, 1.0)),
                 'good_steps': jnp.where(good & ~grow, state.good_steps + 1, 0)}
+
+
+def step_key(key: jax.Array, step: int | jax.Array) -> jax.Array:
+    """Of all that is drawn in a step, from the key of the run's seed."""
+    return jax.random.fold_in(key, step)
+
+
+def stream(key: jax.Array, name: str) -> jax.Array:
+    """Of what is drawn for `name`, one of STREAMS, from a step's key."""
+    return jax.random.fold_in(key, STREAMS[name])
+
+
+def _partners(batch) -> dict:
+    """The global batch from its last row to its first, each device with its part of that."""
+    devices = jax.lax.axis_size(DATA_AXIS)
+    opposite = [(i, devices - 1 - i) for i in range(devices)]
+    return {f'partner_{name}': jax.lax.ppermute(batch[name], DATA_AXIS, opposite)[::-1] for name in ('image', 'label')}
 
 
 def _frozen_norms(frozen, stats) -> dict:

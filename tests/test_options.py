@@ -150,7 +150,7 @@ def test_common_is_locked():
     with pytest.raises(AttributeError, match='batch_size'):
         config.batch_sise = 1
     sections = [name for name, value in config.items() if hasattr(value, 'items')]
-    assert len(sections) == 10
+    assert len(sections) == 11
     for name in sections:
         with pytest.raises(KeyError):
             config[name]['misspelt'] = 1
@@ -176,6 +176,7 @@ def test_something_reads_every_option_of_a_recipe(recipe, tmp_path):
     ('data', 'num_exampels', 'num_examples'), ('augment', 'flpi', 'flip'), ('eval', 'resise', 'resize'),
     ('normalize', 'meen', 'mean'), ('optimizer', 'momentun', 'momentum'),
     ('schedule', 'warmup_epoch', 'warmup_epochs'), ('loss', 'smothing', 'smoothing'), ('lookahead', 'step', 'steps'),
+    ('mix', 'mixpu', 'mixup'),
     ('distributed', 'adress', 'address')])
 def test_misspelt_option(section, misspelt, meant):
     config = small()

@@ -26,10 +26,11 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from imagenet_jax import input_pipeline, inspection, models, runtime, sources
+from imagenet_jax import input_pipeline, inspection, models, runtime, sources, step
 from imagenet_jax.command_line import recipes
 from imagenet_jax.errors import UserError, writing
 from imagenet_jax.experiment import Options, open_device_part, open_input
+from imagenet_jax.images.batch import Mix, seen
 from imagenet_jax.images.decode import decode
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
@@ -60,7 +61,7 @@ def _preview(config) -> None:
     source, batches, skipped = _batches(options)
     names = inspection.classes(source)
     with contextlib.closing(batches):
-        seen = map(_through_device(options), itertools.islice(batches, skipped, None))
+        seen = map(_through_device(options), itertools.count(_STEP.value), itertools.islice(batches, skipped, None))
         rows = ((batch, row) for batch in seen
                 for row in np.flatnonzero(batch.get('mask', batch['index'] >= 0)))
         shown = [_pair(source, names, batch, row) for batch, row in itertools.islice(rows, _COUNT.value)]
@@ -85,11 +86,16 @@ def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int]:
     return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), _STEP.value
 
 
-def _through_device(options: Options) -> Callable[[dict], dict]:
-    """Host batch -> the same with its images as the model sees them, as uint8 pixels again."""
-    part = open_device_part(options)
-    show = jax.jit(lambda images: part.undo(part(images)))
-    return lambda batch: batch | {'image': np.asarray(show(batch['image']))}
+def _through_device(options: Options) -> Callable[[int, dict], dict]:
+    """(step, host batch) -> the batch with its images as the model sees them there, as uint8 pixels again."""
+    normalize, mix = open_device_part(options)
+    mix = mix if _SPLIT.value == 'train' else Mix()
+
+    @jax.jit
+    def show(at, images):
+        key = step.stream(step.step_key(jax.random.key(options.seed), at), 'mix')
+        return normalize.undo(seen(normalize, mix, images, images[::-1], mix.share(key) if mix else None))
+    return lambda at, batch: batch | {'image': np.asarray(show(at, batch['image']))}
 
 
 def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pair:

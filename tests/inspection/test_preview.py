@@ -2,6 +2,7 @@
 
 import shlex
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -21,6 +22,7 @@ from imagenet_jax.images.crops import Pad
 from imagenet_jax.images.decode import decode
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
+from imagenet_jax.step import STREAMS
 
 
 def drawn(config, output, count=16, step=0, split='train'):
@@ -91,6 +93,22 @@ def test_preview_shows_the_part_of_the_device(tmp_path, monkeypatch):
     for plain, negative in zip(*shown, strict=True):
         np.testing.assert_array_equal(plain.stored, negative.stored)
         np.testing.assert_array_equal(plain.seen, 255 - negative.seen)
+
+
+def test_preview_shows_what_is_mixed(tmp_path, monkeypatch):
+    """At the step that is named, by the share of its stream; never in evaluation."""
+    monkeypatch.setattr(recipes, 'name', lambda: 'digits')
+    shown = []
+    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    config = digits.get_config()
+    for mixup, split in ((0.0, 'train'), (0.4, 'train'), (0.0, 'eval'), (0.4, 'eval')):
+        config.mix.mixup = mixup
+        drawn(config, tmp_path / 'seen.png', split=split, step=2, count=64)
+    plain, mixed, *evaluation = (np.array([pair.seen for pair in pairs], float) for pairs in shown)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), STREAMS['mix'])
+    share = float(jax.random.beta(key, 0.4, 0.4))
+    np.testing.assert_allclose(mixed, share * plain + (1 - share) * plain[::-1], atol=0.51)
+    np.testing.assert_array_equal(*evaluation)
 
 
 def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tmp_path, monkeypatch):
