@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable
@@ -111,8 +112,9 @@ class Evaluator:
     mesh: Mesh
     batches: int | None = None
 
-    def __post_init__(self):
-        object.__setattr__(self, '_step', make_eval_step(self.model, self.normalize, self.task, self.mesh))
+    @functools.cached_property
+    def _step(self) -> Callable:
+        return make_eval_step(self.model, self.normalize, self.task, self.mesh)
 
     def __len__(self) -> int:
         """Batches of a pass."""

@@ -19,7 +19,9 @@ class EvalView:
     resize: int
 
     def __post_init__(self):
-        if not 0 < self.size <= self.resize:
+        if self.size < 1:
+            raise UserError(f'eval.size {self.size} must be positive')
+        if self.size > self.resize:
             raise UserError(f'eval.size {self.size} must be at most eval.resize {self.resize}')
 
     def __call__(self, image: bytes | np.ndarray) -> np.ndarray:

@@ -69,6 +69,12 @@ def test_bad_samples_are_counted_and_named_once(spoiled, caplog):
     assert len(bad) == 1
 
 
+@pytest.mark.parametrize('fraction', [-0.1, 1.5])
+def test_the_fraction_has_a_range(fraction, spoiled):
+    with pytest.raises(UserError, match=rf'data\.max_bad_fraction={fraction} must be in \[0, 1\]'):
+        BadSamples(spoiled, max_bad_fraction=fraction)
+
+
 def test_on_error_raise_stops_at_the_first(spoiled):
     bad = BadSamples(spoiled, on_error='raise', max_bad_fraction=1.0)
     first, second, _ = take(eval_batches(spoiled, VIEW, 4, ONE))
