@@ -3,4 +3,4 @@
 Importing the package itself is cheap and starts no JAX backend; data workers rely on that.
 """
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
