@@ -69,6 +69,8 @@ def _model() -> ConfigDict:
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
     model.act = placeholder(str)            # relu, relu6, swish, hard_swish or mish, where not the family's own
     model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
+    model.drop_path = placeholder(float)    # residual blocks: rate at which the last one's branch is dropped
+    model.drop_block = placeholder(float)   # residual blocks: fraction of late maps that is dropped in squares
     model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
     model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
     model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; ResNets v2: 'conv' or 'avgpool'

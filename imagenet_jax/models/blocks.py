@@ -30,21 +30,20 @@ class Sequential(nn.Module):
 
 
 class Stage(nn.Module):
-    """`depth` blocks of one width, made as block(width, stride, layers) and named by number.
+    """Blocks of one width, one for each of `layers`, made as block(width, stride, layers) and named by number.
 
     The first carries the stride.
     """
     block: Callable[..., nn.Module]
-    depth: int
     width: int
     stride: int
-    layers: Layers
+    layers: tuple[Layers, ...]
 
     @nn.compact
     def __call__(self, x):
-        block = self.layers.block(self.block)
-        for i in range(self.depth):
-            x = block(self.width, self.stride if i == 0 else 1, self.layers, name=str(i))(x)
+        for i, layers in enumerate(self.layers):
+            block = layers.block(self.block)
+            x = block(self.width, self.stride if i == 0 else 1, layers, name=str(i))(x)
         return x
 
 

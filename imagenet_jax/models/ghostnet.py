@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from imagenet_jax.models.blocks import Sequential
 from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite, at_least_float32, divisible, global_mean
-from imagenet_jax.models.network import ResidualNetwork, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork, refuse_outside_unit
 
 # Kernel, expanded width, width, squeeze and excitation, stride of each block, by stage (table 1 of the paper).
 _STAGES = (
@@ -55,7 +55,10 @@ class Shortcut(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Ghost module to the expanded width, depthwise convolution where it strides, gate, ghost module, shortcut."""
+    """Ghost module to the expanded width, depthwise convolution where it strides, gate, ghost module, shortcut.
+
+    DropBlock comes before the gate, whether there is a depthwise convolution or not.
+    """
     kernel: int
     expanded: int
     features: int
@@ -70,6 +73,7 @@ class GhostBottleneck(nn.Module):
         if self.stride > 1:
             y = layers.conv(self.expanded, self.kernel, self.stride, self.expanded, name='conv_dw')(y)
             y = layers.norm('bn_dw')(y)
+        y = layers.drop_block(y)
         if self.excite:
             y = SqueezeExcite(divisible(self.expanded / 4, 4), layers, gate=nn.hard_sigmoid,
                               names=('conv_reduce', 'conv_expand'), name='se')(y)
@@ -79,7 +83,7 @@ class GhostBottleneck(nn.Module):
         return layers.join(x, y)
 
 
-class GhostNet(ResidualNetwork):
+class GhostNet(NormedResidualNetwork):
     """3x3 stem, nine stages of ghost bottlenecks, 1x1 convolution, hidden layer 1280 wide, classifier.
 
     Attributes:
@@ -99,8 +103,9 @@ class GhostNet(ResidualNetwork):
         layers = self.layers(train)
         x = layers.act(layers.norm('bn1')(layers.conv(self._scaled(16), 3, 2, name='conv_stem')(images)))
         block = layers.block(GhostBottleneck)
+        by_block = iter(layers.by_block([stride for rows in _STAGES for *_, stride in rows]))
         stages = [partial(Sequential, tuple(
-            partial(block, kernel, self._scaled(expanded), self._scaled(c), excite, stride, layers)
+            partial(block, kernel, self._scaled(expanded), self._scaled(c), excite, stride, next(by_block))
             for kernel, expanded, c, excite, stride in rows)) for rows in _STAGES]
         last = partial(ConvNorm, self._scaled(960), 1, layers=layers, names=('conv', 'bn1'))
         outputs = Sequential((*stages, partial(Sequential, (last,))), every=True, name='blocks')(x)

@@ -9,14 +9,14 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import Sequential
 from imagenet_jax.models.layers import ConvNorm, Layers, at_least_float32, divisible, global_mean
-from imagenet_jax.models.network import ResidualNetwork, refuse_no_width, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork, refuse_no_width, refuse_outside_unit
 
 # Expansion, width, blocks, stride of the first block (table 2 of the paper).
 _ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 class Branch(nn.Module):
-    """1x1 convolution to the expanded width, 3x3 depthwise, 1x1 without activation."""
+    """1x1 convolution to the expanded width, 3x3 depthwise (DropBlock after its norm), 1x1 without activation."""
     expansion: int
     features: int
     stride: int
@@ -30,7 +30,7 @@ class Branch(nn.Module):
         first = 0 if self.expansion == 1 else 1  # number of the depthwise convolution
         if first:
             x = ConvNorm(expanded, 1, layers=layers, name='0')(x)
-        x = ConvNorm(expanded, 3, self.stride, expanded, layers=layers, name=f'{first}')(x)
+        x = ConvNorm(expanded, 3, self.stride, expanded, layers=layers, drops=True, name=f'{first}')(x)
         x = layers.conv(self.features, 1, name=f'{first + 1}')(x)
         return layers.norm(f'{first + 2}', ends_branch=self.is_residual)(x)
 
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
         return at_least_float32(self.layers.dense(self.num_classes, name='1')(x))
 
 
-class MobileNetV2(ResidualNetwork):
+class MobileNetV2(NormedResidualNetwork):
     """3x3 stem, seventeen inverted residuals, 1x1 convolution, classifier.
 
     `features=True` answers the last block of each resolution, and the last convolution.
@@ -86,12 +86,13 @@ class MobileNetV2(ResidualNetwork):
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
         conv, block = partial(ConvNorm, layers=layers), layers.block(InvertedResidual)
-        blocks = [partial(conv, divisible(32 * self.width), 3, 2)]
-        for expansion, c, depth, stride in _ROWS:
-            blocks += [partial(block, expansion, divisible(c * self.width), stride if i == 0 else 1, layers)
-                       for i in range(depth)]
-        blocks.append(partial(conv, divisible(1280 * max(1.0, self.width)), 1))
-        outputs = Sequential(tuple(blocks), every=True, name='features')(images)
+        rows = [(expansion, divisible(c * self.width), stride if i == 0 else 1)
+                for expansion, c, depth, stride in _ROWS for i in range(depth)]
+        by_block = layers.by_block([stride for *_, stride in rows])
+        blocks = (partial(conv, divisible(32 * self.width), 3, 2),
+                  *(partial(block, *row, layers) for row, layers in zip(rows, by_block, strict=True)),
+                  partial(conv, divisible(1280 * max(1.0, self.width)), 1))
+        outputs = Sequential(blocks, every=True, name='features')(images)
         logits = Classifier(self.num_classes, self.dropout, layers, name='classifier')(outputs[-1])
         return (logits, {f'features.{i}': outputs[i] for i in (1, 3, 6, 13, 17, 18)}) if features else logits
 

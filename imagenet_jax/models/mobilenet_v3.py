@@ -11,7 +11,7 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import Sequential
 from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite, at_least_float32, divisible, global_mean
-from imagenet_jax.models.network import ResidualNetwork, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork, refuse_outside_unit
 
 # Kernel, expanded width, width, squeeze and excitation, hard-swish, stride (tables 1 and 2 of the paper).
 _LARGE = (
@@ -27,7 +27,10 @@ _SMALL = (
 
 
 class Branch(nn.Module):
-    """1x1 convolution to the expanded width, depthwise, squeeze and excitation, 1x1 without activation."""
+    """1x1 convolution to the expanded width, depthwise, squeeze and excitation, 1x1 without activation.
+
+    DropBlock follows the depthwise convolution's norm.
+    """
     kernel: int
     expanded: int
     features: int
@@ -43,7 +46,7 @@ class Branch(nn.Module):
         if self.expanded != x.shape[-1]:
             x = conv(self.expanded, 1, name='0')(x)
             number = 1
-        x = conv(self.expanded, self.kernel, self.stride, self.expanded, name=f'{number}')(x)
+        x = conv(self.expanded, self.kernel, self.stride, self.expanded, drops=True, name=f'{number}')(x)
         if self.excite:
             number += 1
             x = SqueezeExcite(divisible(self.expanded // 4), self.layers, gate=nn.hard_sigmoid, name=f'{number}')(x)
@@ -84,7 +87,7 @@ class Classifier(nn.Module):
         return at_least_float32(self.layers.dense(self.num_classes, name='3')(x))
 
 
-class MobileNetV3(ResidualNetwork):
+class MobileNetV3(NormedResidualNetwork):
     """3x3 stem, the blocks of a table, 1x1 convolution, classifier with a hidden layer.
 
     `features=True` answers the last block of each resolution, and the last convolution.
@@ -108,11 +111,12 @@ class MobileNetV3(ResidualNetwork):
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train, momentum=0.99, epsilon=1e-3)
-        shallow = dataclasses.replace(layers, act_kind='relu')
         conv, block = partial(ConvNorm, layers=layers), layers.block(InvertedResidual)
+        by_block = layers.by_block([stride for *_, stride in self.rows])
         blocks = (partial(conv, 16, 3, 2),
-                  *(partial(block, kernel, expanded, c, excite, stride, layers if swish else shallow)
-                    for kernel, expanded, c, excite, swish, stride in self.rows),
+                  *(partial(block, kernel, expanded, c, excite, stride,
+                            layers if swish else dataclasses.replace(layers, act_kind='relu'))
+                    for (kernel, expanded, c, excite, swish, stride), layers in zip(self.rows, by_block, strict=True)),
                   partial(conv, 6 * self.rows[-1][2], 1))
         outputs = Sequential(blocks, every=True, name='features')(images)
         logits = Classifier(self.hidden, self.num_classes, self.dropout, layers, name='classifier')(outputs[-1])

@@ -52,17 +52,41 @@ class Network(nn.Module):
 
 
 class ResidualNetwork(Network):
-    """A model of residual blocks whose branches end in a norm.
+    """A model of residual blocks, which are made of what `Layers.by_block`, or `by_stage`, answers for each.
 
     Attributes:
-      zero_gamma, remat: see `layers.Layers`.
+      remat: see `layers.Layers`.
+      drop_path: probability that training drops the branch of the last block, for an image; it grows linearly from 0
+        at the first. All blocks count, though in the MobileNets some have no shortcut, and so nothing to drop.
+      drop_block: fraction of the pixels, in squares, that training drops at the last two resolutions, after the norm
+        of the middle convolution of a block, or where a family's block says.
     """
-    zero_gamma: bool = False
     remat: bool = False
+    drop_path: float = 0.0
+    drop_block: float = 0.0
+
+    def __post_init__(self):
+        refuse_outside_unit('drop_path', self.drop_path)
+        refuse_outside_unit('drop_block', self.drop_block)
+        super().__post_init__()
 
     @nn.nowrap
     def layers(self, train: bool, **more) -> Layers:
-        return super().layers(train, zero_gamma=self.zero_gamma, remat=self.remat, **more)
+        return super().layers(train, remat=self.remat, drop_path_rate=self.drop_path, drop_block_rate=self.drop_block,
+                              **more)
+
+
+class NormedResidualNetwork(ResidualNetwork):
+    """A model of residual blocks whose branches end in a norm.
+
+    Attributes:
+      zero_gamma: see `layers.Layers`.
+    """
+    zero_gamma: bool = False
+
+    @nn.nowrap
+    def layers(self, train: bool, **more) -> Layers:
+        return super().layers(train, zero_gamma=self.zero_gamma, **more)
 
 
 def refuse_outside_unit(option: str, value: float) -> None:

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import Stage, classify
 from imagenet_jax.models.layers import Layers, halve
-from imagenet_jax.models.network import ResidualNetwork, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork, refuse_outside_unit
 
 # A pair of maps is (high, low): all pixels, and half as many rows and columns. low is None where there is none.
 
@@ -49,7 +49,7 @@ class OctaveConv(nn.Module):
 
 
 class OctaveConvNorm(nn.Module):
-    """Octave convolution, a norm for each half and, with `act`, an activation."""
+    """Octave convolution, a norm for each half, with `drops` DropBlock of each half and, with `act`, an activation."""
     features: int
     kernel: int
     alpha: float
@@ -57,6 +57,7 @@ class OctaveConvNorm(nn.Module):
     stride: int = 1
     act: bool = True
     ends_branch: bool = False
+    drops: bool = False
 
     @nn.compact
     def __call__(self, pair):
@@ -67,11 +68,15 @@ class OctaveConvNorm(nn.Module):
         high = layers.norm('bn_h', ends_branch=self.ends_branch)(high)
         if low is not None:
             low = layers.norm('bn_l', ends_branch=self.ends_branch)(low)
-        return _each(layers.act, (high, low)) if self.act else (high, low)
+        pair = layers.drop_block((high, low)) if self.drops else (high, low)
+        return _each(layers.act, pair) if self.act else pair
 
 
 class OctaveBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 octave convolutions, four times as wide at the end, and the shortcut."""
+    """1x1, 3x3 and 1x1 octave convolutions, four times as wide at the end, and the shortcut.
+
+    DropBlock follows the norms of the 3x3, of each half on its own; DropPath takes both halves together.
+    """
     width: int
     stride: int
     layers: Layers
@@ -81,14 +86,14 @@ class OctaveBottleneck(nn.Module):
     def __call__(self, pair):
         conv = partial(OctaveConvNorm, alpha=self.alpha, layers=self.layers)
         y = conv(self.width, 1, name='conv1')(pair)
-        y = conv(self.width, 3, stride=self.stride, name='conv2')(y)
+        y = conv(self.width, 3, stride=self.stride, drops=True, name='conv2')(y)
         y = conv(self.width * 4, 1, act=False, ends_branch=True, name='conv3')(y)
         if [x is not None and x.shape for x in pair] != [x is not None and x.shape for x in y]:
             pair = conv(self.width * 4, 1, stride=self.stride, act=False, name='downsample')(pair)
         return _each(self.layers.act, self.layers.join(pair, y))
 
 
-class OctaveResNet(ResidualNetwork):
+class OctaveResNet(NormedResidualNetwork):
     """ResNet of bottlenecks with a plain stem, octave stages, and a plain last stage.
 
     `features=True` answers layer1.high, layer1.low and so on, and layer4.
@@ -110,9 +115,9 @@ class OctaveResNet(ResidualNetwork):
         x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
         pair = layers.max_pool(x, 3, 2, 1), None
         maps = {}
-        for i, depth in enumerate(self.depths):
+        for i, blocks in enumerate(layers.by_stage(self.depths)):
             block = partial(OctaveBottleneck, alpha=0.0 if i + 1 == len(self.depths) else self.alpha)
-            stage = Stage(block, depth, 64 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
+            stage = Stage(block, 64 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
             pair = high, low = stage(pair)
             maps |= {stage.name: high} if low is None else {f'{stage.name}.high': high, f'{stage.name}.low': low}
         logits = classify(high, self.num_classes, layers, 'fc')

@@ -11,7 +11,7 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import classify
 from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite
-from imagenet_jax.models.network import ResidualNetwork
+from imagenet_jax.models.network import NormedResidualNetwork
 
 _NAMES = ('conv', 'bn')
 
@@ -34,7 +34,8 @@ def stage_sizes(depth: int, w0: int, wa: float, wm: float, group_width: int) -> 
 class Block(nn.Module):
     """1x1, grouped 3x3 and 1x1 convolutions of one width, and the shortcut.
 
-    In RegNetY the 3x3 is gated by channel; the gate's hidden layer is a quarter of the block's input wide.
+    In RegNetY the 3x3 is gated by channel; the gate's hidden layer is a quarter of the block's input wide. DropBlock
+    follows the norm of the 3x3.
     """
     width: int
     stride: int
@@ -46,7 +47,7 @@ class Block(nn.Module):
     def __call__(self, x):
         conv = partial(ConvNorm, self.width, layers=self.layers, names=_NAMES)
         y = conv(1, name='conv1')(x)
-        y = conv(3, self.stride, self.width // self.group_width, name='conv2')(y)
+        y = conv(3, self.stride, self.width // self.group_width, drops=True, name='conv2')(y)
         if self.excite:
             y = SqueezeExcite(round(x.shape[-1] / 4), self.layers, name='se')(y)
         y = conv(1, act=False, ends_branch=True, name='conv3')(y)
@@ -56,14 +57,14 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """`depth` blocks; the first carries the stride of 2."""
+    """A block for each of `layers`; the first carries the stride of 2."""
     block: partial
-    depth: int
+    layers: tuple[Layers, ...]
 
     @nn.compact
     def __call__(self, x):
-        for i in range(self.depth):
-            x = self.block(stride=2 if i == 0 else 1, name=f'b{i + 1}')(x)
+        for i, layers in enumerate(self.layers):
+            x = self.block(stride=2 if i == 0 else 1, layers=layers, name=f'b{i + 1}')(x)
         return x
 
 
@@ -77,7 +78,7 @@ class Head(nn.Module):
         return classify(x, self.num_classes, self.layers, 'fc')
 
 
-class RegNet(ResidualNetwork):
+class RegNet(NormedResidualNetwork):
     """3x3 stem 32 wide, four stages, classifier.
 
     Attributes:
@@ -97,9 +98,10 @@ class RegNet(ResidualNetwork):
         x = ConvNorm(32, 3, 2, layers=layers, names=_NAMES, name='stem')(images)
         maps, block = {}, layers.block(Block)
         sizes = stage_sizes(self.depth, self.w0, self.wa, self.wm, self.group_width)
-        for i, (depth, width, group_width) in enumerate(sizes):
-            make = partial(block, width=width, group_width=group_width, excite=self.excite, layers=layers)
-            maps[f's{i + 1}'] = x = Stage(make, depth, name=f's{i + 1}')(x)
+        by_stage = layers.by_stage([depth for depth, _, _ in sizes])
+        for i, ((_, width, group_width), blocks) in enumerate(zip(sizes, by_stage, strict=True)):
+            make = partial(block, width=width, group_width=group_width, excite=self.excite)
+            maps[f's{i + 1}'] = x = Stage(make, blocks, name=f's{i + 1}')(x)
         logits = Head(self.num_classes, layers, name='head')(x)
         return (logits, maps) if features else logits
 

@@ -10,7 +10,7 @@ import jax
 
 from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
 from imagenet_jax.models.layers import Layers, at_least_float32, global_mean, halve
-from imagenet_jax.models.network import ResidualNetwork
+from imagenet_jax.models.network import NormedResidualNetwork
 
 _RADIX = 2
 
@@ -18,7 +18,8 @@ _RADIX = 2
 class SplitAttention(nn.Module):
     """Grouped 3x3 convolution whose splits are summed with weights, for each channel, that add up to 1.
 
-    What computes the weights has the paper's ReLU, whatever the model's activation is.
+    What computes the weights has the paper's ReLU, whatever the model's activation is. DropBlock follows the norm of
+    the convolution.
     """
     features: int
     stride: int
@@ -28,7 +29,8 @@ class SplitAttention(nn.Module):
     def __call__(self, x):
         layers = self.layers
         hidden = max(32, x.shape[-1] * _RADIX // 4)
-        x = layers.act(layers.norm('bn0')(layers.conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x)))
+        x = layers.norm('bn0')(layers.conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x))
+        x = layers.act(layers.drop_block(x))
         splits = x.reshape(*x.shape[:-1], _RADIX, self.features)
         y = global_mean(splits.sum(-2), keepdims=True).astype(x.dtype)
         y = nn.relu(layers.norm('bn1')(layers.conv(hidden, 1, use_bias=True, name='fc1')(y)))
@@ -86,7 +88,7 @@ class DeepStem(nn.Module):
         return layers.conv(self.width * 2, 3, name='6')(x)
 
 
-class ResNeSt(ResidualNetwork):
+class ResNeSt(NormedResidualNetwork):
     """Stem, four stages, global average pool, classifier.
 
     Attributes:
@@ -108,8 +110,8 @@ class ResNeSt(ResidualNetwork):
         x = layers.max_pool(layers.act(layers.norm('bn1')(x)), 3, 2, 1)
         maps = {}
         block = partial(Bottleneck, average_down=self.average_down)
-        for i, depth in enumerate(self.depths):
-            stage = Stage(block, depth, 64 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
+        for i, blocks in enumerate(layers.by_stage(self.depths)):
+            stage = Stage(block, 64 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
             maps[stage.name] = x = stage(x)
         logits = classify(x, self.num_classes, layers, 'fc')
         return (logits, maps) if features else logits

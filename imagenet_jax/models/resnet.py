@@ -9,11 +9,14 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
 from imagenet_jax.models.layers import Layers, SqueezeExcite, divisible
-from imagenet_jax.models.network import ResidualNetwork
+from imagenet_jax.models.network import NormedResidualNetwork
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and the shortcut; the branch is gated by channel where `se_ratio` is not 0."""
+    """Two 3x3 convolutions and the shortcut; the branch is gated by channel where `se_ratio` is not 0.
+
+    DropBlock follows the first norm.
+    """
     width: int
     stride: int
     layers: Layers
@@ -23,7 +26,8 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        y = layers.act(layers.norm('bn1')(layers.conv(self.width, 3, self.stride, name='conv1')(x)))
+        y = layers.norm('bn1')(layers.conv(self.width, 3, self.stride, name='conv1')(x))
+        y = layers.act(layers.drop_block(y))
         y = layers.norm('bn2', ends_branch=True)(layers.conv(self.width, 3, name='conv2')(y))
         y = excite(y, self.se_ratio, layers)
         x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
@@ -35,6 +39,7 @@ class Bottleneck(nn.Module):
 
     The 3x3 carries the stride (v1.5); with `stride_in_1x1` the first 1x1 does, as in the paper. The 3x3 has `groups`
     groups, `group_width` wide each in the first stage; the branch is gated by channel where `se_ratio` is not 0.
+    DropBlock follows the norm of the 3x3.
     """
     width: int
     stride: int
@@ -50,7 +55,8 @@ class Bottleneck(nn.Module):
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         inner = self.width * self.group_width // 64 * self.groups
         y = layers.act(layers.norm('bn1')(layers.conv(inner, 1, first, name='conv1')(x)))
-        y = layers.act(layers.norm('bn2')(layers.conv(inner, 3, second, self.groups, name='conv2')(y)))
+        y = layers.norm('bn2')(layers.conv(inner, 3, second, self.groups, name='conv2')(y))
+        y = layers.act(layers.drop_block(y))
         y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
         y = excite(y, self.se_ratio, layers)
         x = ProjectionShortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
@@ -65,7 +71,7 @@ def excite(x, ratio, layers):
     return SqueezeExcite(divisible(x.shape[-1] / ratio), layers, name='se')(x) if ratio else x
 
 
-class ResNet(ResidualNetwork):
+class ResNet(NormedResidualNetwork):
     """Basic-block ResNet: 7x7 stem, four stages, global average pool, classifier.
 
     Attributes:
@@ -83,8 +89,8 @@ class ResNet(ResidualNetwork):
         x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
         x = layers.max_pool(x, 3, 2, 1)
         maps = {}
-        for i, depth in enumerate(self.depths):
-            stage = Stage(self.block(), depth, 64 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
+        for i, blocks in enumerate(layers.by_stage(self.depths)):
+            stage = Stage(self.block(), 64 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
             maps[stage.name] = x = stage(x)
         logits = classify(x, self.num_classes, layers, 'fc')
         return (logits, maps) if features else logits

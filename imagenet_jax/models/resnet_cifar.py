@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from imagenet_jax.errors import unknown
 from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
 from imagenet_jax.models.layers import Layers
-from imagenet_jax.models.network import ResidualNetwork
+from imagenet_jax.models.network import NormedResidualNetwork
 from imagenet_jax.models.resnet import BasicBlock
 
 
@@ -25,7 +25,7 @@ class PaddingShortcut(nn.Module):
 _SHORTCUTS = {'A': PaddingShortcut, 'B': ProjectionShortcut}
 
 
-class CifarResNet(ResidualNetwork):
+class CifarResNet(NormedResidualNetwork):
     """3x3 stem and three stages of widths 16, 32 and 64.
 
     Attributes:
@@ -47,8 +47,8 @@ class CifarResNet(ResidualNetwork):
         block = partial(BasicBlock, shortcut=_SHORTCUTS[self.shortcut])
         x = layers.act(layers.norm('bn1')(layers.conv(16, 3, name='conv1')(images)))
         maps = {}
-        for i in range(3):
-            stage = Stage(block, self.depth, 16 * 2**i, 1 if i == 0 else 2, layers, name=f'layer{i + 1}')
+        for i, blocks in enumerate(layers.by_stage((self.depth,) * 3)):
+            stage = Stage(block, 16 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
             maps[stage.name] = x = stage(x)
         logits = classify(x, self.num_classes, layers, 'linear')
         return (logits, maps) if features else logits

@@ -11,7 +11,7 @@ import flax.linen as nn
 from imagenet_jax.errors import unknown
 from imagenet_jax.models.blocks import Inside, Stage
 from imagenet_jax.models.layers import Layers, at_least_float32, dense_init, global_mean, halve
-from imagenet_jax.models.network import Network
+from imagenet_jax.models.network import ResidualNetwork
 
 _SHORTCUTS = ('conv', 'avgpool')
 
@@ -29,7 +29,7 @@ class Shortcut(nn.Module):
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions beside the shortcut."""
+    """Two 3x3 convolutions beside the shortcut; DropBlock follows the norm between them."""
     width: int
     stride: int
     layers: Layers
@@ -42,12 +42,15 @@ class Basic(nn.Module):
         if self.stride > 1 or x.shape[-1] != self.width:
             x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width, self.stride)
         y = layers.conv(self.width, 3, self.stride, name='conv1')(y)
-        y = layers.conv(self.width, 3, name='conv2')(layers.act(layers.norm('norm2')(y)))
+        y = layers.conv(self.width, 3, name='conv2')(layers.act(layers.drop_block(layers.norm('norm2')(y))))
         return layers.join(x, y)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, four times as wide at the end, beside the shortcut."""
+    """1x1, 3x3 and 1x1 convolutions, four times as wide at the end, beside the shortcut.
+
+    DropBlock follows the norm after the 3x3.
+    """
     width: int
     stride: int
     layers: Layers
@@ -61,7 +64,7 @@ class Bottleneck(nn.Module):
             x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width * 4, self.stride)
         y = layers.conv(self.width, 1, name='conv1')(y)
         y = layers.conv(self.width, 3, self.stride, name='conv2')(layers.act(layers.norm('norm2')(y)))
-        y = layers.conv(self.width * 4, 1, name='conv3')(layers.act(layers.norm('norm3')(y)))
+        y = layers.conv(self.width * 4, 1, name='conv3')(layers.act(layers.drop_block(layers.norm('norm3')(y))))
         return layers.join(x, y)
 
 
@@ -74,13 +77,13 @@ class Stages(nn.Module):
     @nn.compact
     def __call__(self, x):
         maps = {}
-        for i, depth in enumerate(self.depths):
-            blocks = partial(Stage, self.block, depth, 64 * 2**i, 1 if i == 0 else 2, self.layers, name='blocks')
+        for i, layers in enumerate(self.layers.by_stage(self.depths)):
+            blocks = partial(Stage, self.block, 64 * 2**i, 1 if i == 0 else 2, layers, name='blocks')
             maps[f'stages.{i}'] = x = Inside(blocks, name=str(i))(x)
         return x, maps
 
 
-class ResNetV2(Network):
+class ResNetV2(ResidualNetwork):
     """7x7 stem without a norm, four stages, final norm, global average pool, classifier.
 
     There is no zero_gamma: branches end in a convolution.
@@ -89,12 +92,10 @@ class ResNetV2(Network):
       block: `Basic` or `Bottleneck`.
       depths: blocks of each stage.
       shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
-      remat: see `layers.Layers`.
     """
     block: type[nn.Module]
     depths: tuple[int, ...]
     shortcut: str = 'conv'
-    remat: bool = False
 
     def __post_init__(self):
         if self.shortcut not in _SHORTCUTS:
@@ -103,7 +104,7 @@ class ResNetV2(Network):
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
-        layers = self.layers(train, remat=self.remat)
+        layers = self.layers(train)
         x = layers.max_pool(Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
         x, maps = Stages(partial(self.block, shortcut=self.shortcut), self.depths, layers, name='stages')(x)
         x = global_mean(layers.act(layers.norm('norm')(x)), keepdims=True)

@@ -1,8 +1,9 @@
 """The choice of layers that a model makes once for all its blocks."""
 
 import dataclasses
+import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from imagenet_jax.errors import unknown
 from imagenet_jax.models.layers import pools
 from imagenet_jax.models.layers.activations import ACTIVATIONS
+from imagenet_jax.models.layers.drops import DropBlock, DropPath
 from imagenet_jax.models.layers.dtypes import FLOAT32
 from imagenet_jax.models.layers.norms import NORMS
 
@@ -39,6 +41,8 @@ class Layers:
       zero_gamma: norms that end a residual branch start at scale 0 (arXiv 1706.02677).
       momentum, epsilon: of the norms, momentum being what the running statistics keep at each step.
       remat: the gradient computes a block's activations anew instead of keeping them (arXiv 1604.06174).
+      drop_path_rate, drop_block_rate: see `DropPath` and `DropBlock`; of the whole model or, in what `by_block`
+        answers, of one block.
     """
     train: bool = False
     dtype: jnp.dtype = FLOAT32
@@ -50,6 +54,8 @@ class Layers:
     momentum: float = 0.9
     epsilon: float = 1e-5
     remat: bool = False
+    drop_path_rate: float = 0.0
+    drop_block_rate: float = 0.0
 
     def __post_init__(self):
         for option, kind, known in ('norm', self.norm_kind, NORMS), ('act', self.act_kind, ACTIVATIONS):
@@ -90,8 +96,39 @@ class Layers:
         return nn.Dropout(rate, deterministic=not self.train)
 
     def join(self, x, y):
-        """The end of a residual block: shortcut `x` plus residual branch `y`, maps of one shape, or pairs of maps."""
+        """The end of a residual block: shortcut `x` plus residual branch `y`, maps of one shape, or pairs of maps.
+
+        To be called once in a compact method: it makes DropPath there, as `drop_path`, where there is a rate.
+        """
+        if self.train and self.drop_path_rate:
+            y = DropPath(self.drop_path_rate, name='drop_path')(y)
         return jax.tree.map(operator.add, x, y)
+
+    def drop_block(self, x):
+        """DropBlock of a map, or of a pair of maps: stands between a norm and its activation.
+
+        To be called once in a compact method: it makes the module there, as `drop_block`, where there is a rate.
+        """
+        if not (self.train and self.drop_block_rate):
+            return x
+        return DropBlock(self.drop_block_rate, name='drop_block')(x)
+
+    def by_block(self, strides: Sequence[int]) -> tuple['Layers', ...]:
+        """These layers for each residual block of a model, with the rates of that block; `strides`: of the blocks.
+
+        The rate of DropPath grows linearly from 0 at the first block; DropBlock is on at the last two resolutions,
+        which are a ResNet's last two stages.
+        """
+        last = max(1, len(strides) - 1)
+        return tuple(dataclasses.replace(
+            self, drop_path_rate=self.drop_path_rate * i / last,
+            drop_block_rate=self.drop_block_rate if sum(stride > 1 for stride in strides[i + 1:]) < 2 else 0.0)
+            for i in range(len(strides)))
+
+    def by_stage(self, depths: Sequence[int]) -> list[tuple['Layers', ...]]:
+        """`by_block`, stage by stage, for a model whose every stage but the first begins with a stride."""
+        blocks = iter(self.by_block([2 if i == 0 else 1 for depth in depths for i in range(depth)]))
+        return [tuple(itertools.islice(blocks, depth)) for depth in depths]
 
     def block(self, constructor: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         """The constructor of a block called as (x): itself, or with `remat` that of a rematerialised one.

@@ -19,6 +19,7 @@ class ConvNorm(nn.Module):
       layers: what it is made of.
       act: whether an activation follows.
       ends_branch: see `Layers.norm`.
+      drops: DropBlock follows the norm.
       names: of the convolution and the norm.
     """
     features: int
@@ -29,12 +30,14 @@ class ConvNorm(nn.Module):
     layers: Layers
     act: bool = True
     ends_branch: bool = False
+    drops: bool = False
     names: tuple[str, str] = ('0', '1')
 
     @nn.compact
     def __call__(self, x):
         x = self.layers.conv(self.features, self.kernel, self.stride, self.groups, name=self.names[0])(x)
         x = self.layers.norm(self.names[1], ends_branch=self.ends_branch)(x)
+        x = self.layers.drop_block(x) if self.drops else x
         return self.layers.act(x) if self.act else x
 
 
