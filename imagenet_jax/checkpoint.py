@@ -6,10 +6,12 @@
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
+import contextlib
 import logging
 import shutil
+import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -107,7 +110,8 @@ class Checkpoints:
 
     def _load_earlier(self, step: int, like: TrainState, contents: dict) -> TrainState:
         """A state of version 0.1: its arrays under today's names, and a watch that has seen no evaluation."""
-        with _reader(self._folder) as reader:  # a manager that has read a tree so would not save a state any more
+        # A manager that has read a tree so would not save a state any more; and of what it is asked, Orbax warns.
+        with _quiet(), _reader(self._folder) as reader:
             saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), reader.item_metadata(step).state)
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
             state = _restore(reader, step, state=ocp.args.PyTreeRestore(saved, restore_args=as_numpy))
@@ -178,6 +182,17 @@ def _reader(folder: Path) -> closing:
     """Only a reader: whoever trains there may be in the middle of a save."""
     options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
     return closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        with warnings.catch_warnings(action='ignore'):
+            yield
+    finally:
+        absl_logging.set_verbosity(verbosity)
 
 
 def _load_variables(manager, step, ema) -> dict:

@@ -63,6 +63,8 @@ class Options:
                      'log_steps', 'stop_after', 'max_bad_steps'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.{name}={getattr(self, name)} must not be negative')
+        if self.seed >= 2**63:
+            raise UserError(f'config.seed={self.seed} must be below 2**63')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +116,7 @@ class Experiment:
         runtime.configure_jax(options.deterministic, options.compilation_cache)
         apply(runtime.join_hosts, options.distributed, 'config.distributed')
         self.mesh = step.make_mesh()
-        self.model = apply(models.create, {'dtype': _default_dtype(options.model), **chosen(options.model)},
-                           'config.model')
+        self.model = models.from_section({'dtype': _default_dtype(options.model), **chosen(options.model)})
         if self.model.num_classes < 1:
             raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
         self.task = create(TASKS, options.loss, 'config.loss')
@@ -159,6 +160,9 @@ class Experiment:
         rate = checked('config.optimizer.learning_rate', section.pop('learning_rate'), float)
         schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate, steps=steps,
                           batch_size=options.batch_size, steps_per_epoch=self.steps_per_epoch)
+        if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
+            raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
+                            'config.eval_epochs and eval_steps are 0')
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -127,7 +128,7 @@ def refuse_idle(params, patterns: Sequence[str], option: str) -> None:
 def _check_factor(pair) -> None:
     try:
         pattern, factor = pair
-        if isinstance(pattern, str) and factor >= 0:
+        if isinstance(pattern, str) and not isinstance(factor, bool) and 0 <= factor < math.inf:
             return
     except (TypeError, ValueError):
         pass

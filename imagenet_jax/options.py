@@ -64,8 +64,9 @@ def create(registry: Mapping[str, Callable], section: Mapping[str, Any], where: 
         if option in known or _takes_more(registry[name]):
             continue
         if readers := [other for other, make in registry.items() if option in reads(make)]:
+            unset = f'; to unset it: --{where}.{option}=None' if where.startswith('config.') else ''
             raise UserError(f'{where}.{option}={value!r} is read by {where}.{key}={" or ".join(_few(readers))}, not by '
-                            f'{name}; to unset it: --{where}.{option}=None')
+                            f'{name}{unset}')
     return apply(registry[name], options, where, **given)
 
 

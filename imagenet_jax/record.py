@@ -59,20 +59,42 @@ def read(workdir: Path) -> dict | None:
     """The record of an earlier start, in today's form; None where there was none."""
     path = Path(workdir) / 'config.json'
     try:
-        return upgrade(json.loads(path.read_text()))
+        entry = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}); mend it, or move it away to resume unchecked') from error
+    return upgrade(entry)
+
+
+# Of a config of version 0.1: defaults that are unset now, with the reader's own the same, and what it did not have.
+_UNSET_NOW = {'augment': {'scale': [0.08, 1.0], 'ratio': [3 / 4, 4 / 3], 'pad': 4},
+              'optimizer': {'momentum': 0.9, 'nesterov': True},
+              'schedule': {'floor': 0.0, 'milestones': [], 'factor': 0.1}}
+_NEW = {'mix': {'mixup': 0.0}, 'lookahead': {'steps': 0, 'alpha': 0.5}, 'stop_after': 0}
 
 
 def upgrade(entry: dict) -> dict:
-    """Version 0.1 had `loss` as a name, or before that none, and label_smoothing at the top level."""
+    """A config.json of version 0.1 in today's form: there `loss` was a name, and label_smoothing at the top level.
+
+    Raises:
+      UserError: a model that cannot be what it was.
+    """
     if 'model' not in entry or isinstance(entry.get('loss'), dict):
         return entry
-    smoothing = entry.get('label_smoothing', 0.0)
-    loss = {'name': entry.get('loss', 'softmax'), 'smoothing': smoothing}
-    return {name: value for name, value in entry.items() if name != 'label_smoothing'} | {'loss': loss}
+    name = entry['model'].get('name')
+    # By the version, since an import has no `loss` in any.
+    of_0_1 = str(entry.get('run', {}).get('versions', {}).get('imagenet_jax', '')).startswith('0.1.')
+    if name in ('seresnet18', 'seresnet34') and of_0_1:
+        raise UserError(f'{name} of version 0.1 was 4 wide in the hidden layers of its first squeeze and excitations, '
+                        'and is 8 wide since, as in timm: use that folder with version 0.1, or train anew')
+    entry = dict(entry)
+    entry['loss'] = {'name': entry.get('loss', 'softmax'), 'smoothing': entry.pop('label_smoothing', 0.0)}
+    for section, defaults in _UNSET_NOW.items():
+        if section in entry:
+            entry[section] = {name: None if name in defaults and value == defaults[name] else value
+                              for name, value in entry[section].items()}
+    return _NEW | entry
 
 
 def upgrade_state(name: str) -> str:

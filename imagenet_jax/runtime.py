@@ -1,5 +1,6 @@
 """The process a run lives in: JAX's settings before it starts, hosts, signals, and what was installed."""
 
+import functools
 import importlib.metadata
 import logging
 import mmap
@@ -12,6 +13,7 @@ from pathlib import Path
 import jax
 import jaxlib
 import numpy as np
+from jax._src import xla_bridge  # the one place that knows whether a backend has started
 from jax.experimental import multihost_utils
 
 import imagenet_jax
@@ -34,8 +36,7 @@ def configure_jax(deterministic: bool, compilation_cache: bool) -> None:
     """
     if deterministic:
         _add_xla_flag('xla_gpu_deterministic_ops', 'true')
-    if _may_fuse_reductions():
-        _add_xla_flag(_FUSION, '-reduce')
+    guard_half_precision()
     if compilation_cache and not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'xla'))
 
@@ -47,12 +48,24 @@ def _add_xla_flag(name: str, value: str) -> None:
         os.environ['XLA_FLAGS'] = f'{flags} --{name}={value}'.strip()
 
 
-def _may_fuse_reductions() -> bool:
-    """Whether programs may be for a CPU, by a compiler that fuses reductions into kernels of its YNN library.
+@functools.cache
+def guard_half_precision() -> None:
+    """Keeps XLA for a CPU from kernels that answer NaN in bfloat16; to be called before the first computation.
 
-    From jaxlib 0.11 on it does, and some of those kernels answer NaN in bfloat16: a convolution, BatchNorm and ReLU
-    twice, then the mean.
+    From jaxlib 0.11 on it fuses reductions into kernels of its YNN library, and those of some models are wrong: of a
+    convolution, BatchNorm and ReLU twice, then the mean.
     """
+    if not _may_fuse_reductions() or f'--{_FUSION}' in os.environ.get('XLA_FLAGS', ''):
+        return
+    if not xla_bridge.backends_are_initialized():
+        _add_xla_flag(_FUSION, '-reduce')
+    elif jax.default_backend() == 'cpu':
+        log.warning('JAX has computed before it could be told to leave out kernels for CPUs that answer NaN in '
+                    'bfloat16: make the model before, or set XLA_FLAGS=--%s=-reduce', _FUSION)
+
+
+def _may_fuse_reductions() -> bool:
+    """Whether programs may be for a CPU, by a compiler that does so."""
     version = tuple(map(int, jaxlib.__version__.split('.')[:2]))
     return 'cpu' in (jax.config.jax_platforms or 'cpu') and version >= (0, 11) and _knows(_FUSION)
 

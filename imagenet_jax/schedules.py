@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,8 @@ class Schedule(abc.ABC):
     steps_per_epoch: float
     warmup_epochs: float = 5.0
     base_batch_size: int = 0
+    # Whether the rate depends on evaluations.
+    watches: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.learning_rate < 0:
@@ -96,8 +98,7 @@ class Cosine(Schedule):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.floor < 0:
-            raise UserError(f'config.schedule.floor={self.floor} must not be negative')
+        _refuse_above_peak('floor', self.floor, self.peak)
 
     def _after_warmup(self):
         return optax.cosine_decay_schedule(self.peak, self.steps - self._warmup,
@@ -147,14 +148,18 @@ class Plateau(Constant):
     cooldown: int = 0
     minimum: float = 0.0
     threshold: float = 1e-4
+    watches = True
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 < self.factor < 1:
             raise UserError(f'config.schedule.factor={self.factor} must be between 0 and 1')
-        for name in ('patience', 'cooldown', 'minimum', 'threshold'):
+        for name in ('patience', 'cooldown'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.schedule.{name}={getattr(self, name)} must not be negative')
+        if not 0 <= self.threshold < 1:
+            raise UserError(f'config.schedule.threshold={self.threshold} must be in [0, 1)')
+        _refuse_above_peak('minimum', self.minimum, self.peak)
 
     def judge(self, watch, score):
         better = score > watch.best * (1 + self.threshold * jnp.sign(watch.best))
@@ -167,6 +172,11 @@ class Plateau(Constant):
             best=jnp.where(better, score, watch.best), stale=jnp.where(better, 0, watch.stale + 1),
             waited=jnp.where(change, 0, waited),
             cooldown=jnp.where(change, self.cooldown, jnp.maximum(watch.cooldown - 1, 0)))
+
+
+def _refuse_above_peak(option: str, rate: float, peak: float) -> None:
+    if not 0 <= rate <= peak:
+        raise UserError(f'config.schedule.{option}={rate} must be in 0..{peak:g}, the peak of the learning rate')
 
 
 # config.schedule.name -> the schedule.

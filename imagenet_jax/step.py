@@ -33,7 +33,7 @@ MAX_SCALE = 2.0**24
 # Whoever draws random numbers in a step has a stream of its own. The numbers never change, and a new one takes the
 # next, so that what is drawn for one does not depend on which others there are. The first are the model's.
 MODEL_STREAMS = {'dropout': 0, 'drop_path': 1, 'drop_block': 2}
-STREAMS = {**MODEL_STREAMS, 'mix': 3, 'erase': 4}
+STREAMS = {**MODEL_STREAMS, 'mix': 3}
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -81,9 +81,10 @@ class Lookahead:
     alpha: float = 0.5
 
     def __post_init__(self):
-        if self.steps < 0 or not 0 < self.alpha <= 1:
-            raise UserError(f'config.lookahead.steps={self.steps} must not be negative, and alpha={self.alpha} must be '
-                            'in (0, 1]')
+        if self.steps < 0:
+            raise UserError(f'config.lookahead.steps={self.steps} must not be negative')
+        if not 0 < self.alpha <= 1:
+            raise UserError(f'config.lookahead.alpha={self.alpha} must be in (0, 1]')
 
     def __call__(self, slow, params, updates: jax.Array) -> tuple[Any, Any]:
         """(slow weights, weights) after so many updates."""

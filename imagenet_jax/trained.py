@@ -63,8 +63,8 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     """
     options, variables = load_variables(folder, best=best, ema=ema)
     entry = record.read(folder)
-    if 'dtype' in entry['model']:  # a run's, where it may be unset; an import's weights are float32
-        options = {'dtype': runtime.default_dtype()} | options
+    if 'dtype' in entry['model']:  # a run's, where it may be unset; an import is of float32
+        options = {'dtype': entry['run'].get('dtype') or runtime.default_dtype()} | options
     model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
     weights.refuse_misfit(model, variables)
     return Trained(

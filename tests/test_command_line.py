@@ -11,7 +11,7 @@ from fixtures_commands import called
 from runs import ROOT, environment
 
 from imagenet_jax import __main__
-from imagenet_jax.command_line import running
+from imagenet_jax.command_line import recipes, running
 from imagenet_jax.errors import Stopped, UserError
 
 
@@ -111,3 +111,17 @@ def test_neither_workers_nor_refusals_import_what_takes_long():
             'except SystemExit as error: print(error.code, "jax" in sys.modules)')
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith('error: where should the run go?') and done.stdout.endswith(' False\n')
+
+
+@pytest.mark.parametrize(('line', 'message'), [
+    ('config.label_smoothing = 0.1', "{path} sets label_smoothing, which is no option; did you mean config.loss.smoothing"),
+    ("config.optimizer.momentun = 1.0", 'sets momentun, which is no option; did you mean config.optimizer.momentum'),
+    ("config.loss = 'sigmoid'", '{path} sets loss to something of another kind; such options are config.loss.name'),
+    ('config.epochs = 1 / 0 if 0 else int("x")', '{path} cannot be read as a recipe: ValueError: invalid literal')])
+def test_a_mistake_in_a_recipe_is_explained(line, message, tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(f'from configs import common\n\n\ndef get_config():\n    config = common.get_config()\n    {line}\n'
+                    '    return config\n')
+    with pytest.raises(UserError) as caught:
+        recipes._recipe(['main.py', '--config', str(path)])
+    assert message.format(path=path) in str(caught.value)

@@ -50,6 +50,11 @@ def recipes_golden() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
+def test_earlier_names_of_recipes_lead_to_what_there_is():
+    for name, command in catalog.EARLIER_RECIPES.items():
+        assert name not in RECIPES and command.removeprefix('configs/') in PAIRS
+
+
 def test_options_are_as_they_were():
     assert common_text() == (GOLDEN / 'common.txt').read_text()
 

@@ -1,5 +1,6 @@
 """Starting from weights there are, freezing, and learning rates by path."""
 
+import math
 import shutil
 
 import flax.traverse_util
@@ -153,7 +154,8 @@ def test_rate_factors():
         np.testing.assert_allclose(flat(direction)[name], 1.5 * factor, rtol=1e-6)  # of the decay too
 
 
-@pytest.mark.parametrize('pair', ['fc/*', ('fc/*',), ('fc/*', -1.0), (3, 1.0), ('fc/*', 'fast')])
+@pytest.mark.parametrize('pair', [
+    'fc/*', ('fc/*',), ('fc/*', -1.0), ('fc/*', math.inf), ('fc/*', True), (3, 1.0), ('fc/*', 'fast')])
 def test_wrong_rate_factors(pair):
     with pytest.raises(UserError, match=r'rate_factors: .* must be a \(pattern, factor\)'):
         SGD(rate_factors=(pair,))

@@ -191,7 +191,7 @@ def test_option_of_another_model(model, option, value):
     config = small()
     config.model.name = model
     config.model[option] = value
-    refused(config, rf'model\.{option}={value!r} is read by model\.name=.*, not by {model};')
+    refused(config, rf'model\.{option}={value!r} is read by config\.model\.name=.*, not by {model};')
 
 
 @pytest.mark.parametrize(('section', 'option', 'message'), [

@@ -114,6 +114,8 @@ def flags(monkeypatch):
         monkeypatch.setenv('XLA_FLAGS', before)
         monkeypatch.setattr(jaxlib, '__version__', version)
         jax.config.update('jax_platforms', platforms)
+        runtime.guard_half_precision.cache_clear()
+        monkeypatch.setattr(runtime.xla_bridge, 'backends_are_initialized', lambda: False)
         runtime.configure_jax(deterministic, compilation_cache=False)
         return runtime.os.environ['XLA_FLAGS']
     yield configured

@@ -71,7 +71,11 @@ def test_peak_scales_with_the_batch():
     ({'name': 'multistep', 'milestones': (30, 20)}, r'milestones=\(30, 20\) must be'),
     ({'name': 'multistep', 'milestones': (0, 20)}, r'milestones=\(0, 20\) must be'),
     ({'warmup_epochs': 10}, r'warmup_epochs=10 is 100 steps, and the run has only 100'),
-    ({'warmup_epochs': -1}, r'warmup_epochs=-1 must not be negative'), ({'floor': -0.1}, r'floor=-0\.1 must not be'),
+    ({'warmup_epochs': -1}, r'warmup_epochs=-1 must not be negative'),
+    ({'floor': -0.1}, r'floor=-0\.1 must be in 0\.\.0\.1'),
+    ({'floor': 5.0}, r'floor=5\.0 must be in 0\.\.0\.1, the peak'),
+    ({'name': 'plateau', 'minimum': 1.0}, r'minimum=1\.0 must be in 0\.\.0\.1'),
+    ({'name': 'plateau', 'threshold': 1.0}, r'threshold=1\.0 must be in \[0, 1\)'),
     ({'base_batch_size': -1}, r'base_batch_size=-1 must not be negative'),
     ({'name': 'plateau', 'factor': 1.0}, r'factor=1\.0 must be between 0 and 1'),
     ({'name': 'plateau', 'patience': -1}, r'patience=-1 must not be negative')])

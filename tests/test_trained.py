@@ -105,6 +105,17 @@ def run(tmp_path_factory):
     return make_run(root / 'run', {'format': 'folder', 'path': str(root / 'data')})
 
 
+def test_it_computes_in_what_the_run_did(run):
+    """Where nobody chose a dtype, too: not in what the present machine would take."""
+    entry = record.read(run)
+    for dtype, computed, expected in (('float32', None, 'float32'), (None, 'bfloat16', 'bfloat16'),
+                                      (None, None, 'float32')):
+        record.write(run, {**entry, 'model': entry['model'] | {'dtype': dtype},
+                           'run': entry['run'] | ({'dtype': computed} if computed else {})})
+        assert trained.load(run).model.dtype.name == expected
+    record.write(run, entry)
+
+
 def as_json(monkeypatch, capsys, command, *arguments):
     code, out = called(monkeypatch, capsys, command, *arguments, '--json')
     return code, [json.loads(line) for line in out.splitlines()] if command == 'predict' else json.loads(out)

@@ -19,6 +19,7 @@ from runs import contents, rows, run, saved
 
 from imagenet_jax import record
 from imagenet_jax.checkpoint import Checkpoints, load_variables
+from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
 from imagenet_jax.schedules import Watch
 
@@ -53,6 +54,20 @@ def test_config(earlier):
     assert (written['loss'], written['label_smoothing']) == ('softmax', 0.1)
     assert entry['loss'] == {'name': 'softmax', 'smoothing': 0.1} and 'label_smoothing' not in entry
     assert record.upgrade(entry) == entry
+
+
+def test_nothing_is_taken_for_a_change(earlier, caplog):
+    with caplog.at_level('INFO', 'imagenet_jax'):
+        record.check_resumable(earlier, {**config().to_dict(), 'run': record.read(earlier)['run']})
+    assert caplog.messages == ['resuming with config.steps=0, which was 6']
+
+
+@pytest.mark.parametrize('name', ['seresnet18', 'seresnet34'])
+def test_a_model_that_is_another_now_says_so(earlier, name):
+    path = earlier / 'config.json'
+    path.write_text(path.read_text().replace('mobilenet_v1', name))
+    with pytest.raises(UserError, match=f'{name} of version 0.1 was 4 wide .* train anew'):
+        load_variables(earlier)
 
 
 def test_weights_load(earlier):

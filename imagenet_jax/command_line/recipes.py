@@ -1,5 +1,6 @@
 """--config and its options, for every command that takes a recipe."""
 
+import difflib
 import importlib.util
 import inspect
 import os
@@ -19,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from imagenet_jax import record
 from imagenet_jax.command_line import running
-from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.errors import UserError, first_line, unknown
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
 
@@ -51,7 +52,7 @@ def name() -> str:
 
 
 def _parse(usage: str, argv: list[str]) -> list[str]:
-    """Flags; what is wrong with them is said in one line."""
+    """Flags. Raises UserError, or leaves with 1 as absl does."""
     sys.path.insert(0, os.getcwd())  # recipes import their neighbours
     try:
         recipe, models = _recipe(argv)
@@ -63,11 +64,15 @@ def _parse(usage: str, argv: list[str]) -> list[str]:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, and --config.NAME=None: what the recipe sets is unset, and the reader's own default holds."""
-    unset = re.compile(r'--?config\.([\w.]+)=None')
-    rest = app.parse_flags_with_usage([arg for arg in argv if not unset.fullmatch(arg)])
-    for found in filter(None, map(unset.fullmatch, argv)):
-        _CONFIG.value.update_from_flattened_dict({found[1]: None})
+    """absl's parser, and --config.NAME=None: what the recipe sets is unset, and the reader's own default holds.
+
+    The last that is said of an option holds, as of every flag.
+    """
+    assigned = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
+    last = {found[1]: found[2] for found in map(assigned.fullmatch, argv) if found}
+    rest = app.parse_flags_with_usage([arg for arg in argv if not re.fullmatch(r'--?config\.[\w.]+=None', arg)])
+    for name in (name for name, value in last.items() if value == 'None'):
+        _CONFIG.value.update_from_flattened_dict({name: None})
     return rest
 
 
@@ -87,12 +92,32 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
     if argument == ['']:
         raise UserError(f'{named[1]} names nothing after its colon; --config {path} --help lists what may stand there')
-    recipe = module.get_config(*argument)
+    try:
+        recipe = module.get_config(*argument)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _wrong_recipe(path, error) from error
     known = [f'config.{name}' for name in record.flatten(recipe.to_dict())]
     for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
         if name not in known:
             raise unknown('option', name, known)
     return recipe, models
+
+
+def _wrong_recipe(path: str, error: Exception) -> UserError:
+    """Of what a recipe's file does that its config does not take, such as setting an option that is none."""
+    from configs import common  # recipes lie beside it
+    known = record.flatten(common.get_config().to_dict())
+    if named := re.match(r"""['"]?Key "(\w+)" does not exist""", str(error)):
+        # Its section is not told, so that both a whole name and the last part of one may be meant.
+        whole = {name: name for name in known} | {name.rpartition('.')[2]: name for name in known}
+        near = difflib.get_close_matches(named[1], whole)
+        hint = f'did you mean config.{" or config.".join(whole[name] for name in near)}?' if near else \
+            'configs/common.py has them all'
+        return UserError(f'{path} sets {named[1]}, which is no option; {hint}')
+    if named := re.match(r"Could not override field '(\w+)'", str(error)):
+        near = [f'config.{name}' for name in known if named[1] in name.split('.')]
+        return UserError(f'{path} sets {named[1]} to something of another kind; such options are {", ".join(near)}')
+    return UserError(f'{path} cannot be read as a recipe: {type(error).__name__}: {first_line(error)}')
 
 
 def _load(path: Path) -> ModuleType:
@@ -101,6 +126,8 @@ def _load(path: Path) -> ModuleType:
         from imagenet_jax.models import catalog  # imports JAX, for which a recipe that is there does not wait
         if path.stem in catalog.RECIPE_OF:
             raise UserError(f'no recipe {path}; {path.stem} is trained with --config {catalog.config(path.stem)}')
+        if path.stem in catalog.EARLIER_RECIPES:
+            raise UserError(f'no recipe {path}; since version 0.2 it is --config {catalog.EARLIER_RECIPES[path.stem]}')
         raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
     spec = importlib.util.spec_from_file_location('recipe', path)
     module = importlib.util.module_from_spec(spec)

@@ -57,7 +57,7 @@ def _predict(arguments) -> int:
             print(json.dumps({'image': str(file), 'classes': classes}))
         else:
             lines = [f'  {one["probability"]:.4f}  {one["class"]}' for one in classes]
-            print('\n'.join([str(file), *(lines or ['  no class is likelier than not'])]))
+            print('\n'.join([str(file), *(lines or ['  no class to name'])]))
     return code
 
 

@@ -75,7 +75,7 @@ def _preview(config) -> None:
 
 def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int]:
     """The split, host batches of it as a run makes them, and how many of them lie before --step."""
-    model = apply(models.create, options.model, 'config.model')
+    model = models.from_section(options.model)
     data, augment, view = open_input(options)
     train, test = data.open_both(model.num_classes, augment.size)
     if train.draws:

@@ -1,7 +1,9 @@
 """The registry: `create(name, **options)` makes a model, `names()` lists them."""
 
 import re
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from imagenet_jax import options
 from imagenet_jax.models import (
@@ -39,6 +41,11 @@ _REGISTRY: dict[str, partial] = {name: family.MODELS[name] for name, family in s
 def names() -> list[str]:
     """Every registered name, numbers in numeric order."""
     return list(_REGISTRY)
+
+
+def from_section(section: Mapping[str, Any]) -> Network:
+    """Makes the model that config.model describes: its `name`, and its options as `create` takes them."""
+    return options.create(_REGISTRY, section, 'config.model')
 
 
 def create(name: str, **given) -> Network:

@@ -1,9 +1,11 @@
 """AlexNet: the two towers of NIPS 2012 (alexnet_v1), its successors (arXiv 1404.5997), and forms for 32 pixels."""
 
+import itertools
 from functools import partial
 
 import flax.linen as nn
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import adaptive_mean_pool, dense_init, he_init
 from imagenet_jax.models.network import Network, refuse_outside_unit
 from imagenet_jax.models.plain import Classifier, Conv, Features
@@ -28,6 +30,9 @@ class AlexNet(Network):
 
     def __post_init__(self):
         refuse_outside_unit('dropout', self.dropout)
+        widths = [c.features for pair in itertools.pairwise(self.convs) if pair[1].split for c in pair]
+        if self.groups < 1 or any(width % self.groups for width in widths):
+            raise UserError(f'model.groups={self.groups} must divide the widths of its convolutions, {widths}')
         super().__post_init__()
 
     @property

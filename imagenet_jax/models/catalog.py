@@ -103,3 +103,14 @@ def config(name: str) -> str:
     """The recipe that trains the model `name`, as --config takes it from the root of the repository."""
     path = f'configs/{RECIPE_OF[name]}.py'
     return path if name == RECIPES[RECIPE_OF[name]][0] else f'{path}:{name}'
+
+
+# Files of version 0.1 whose names are no model's -> what trains the same.
+EARLIER_RECIPES = {
+    **{f'cifar10_resnet{n}': f'configs/cifar10_resnet20.py:resnet{n}_cifar' for n in (8, 32, 44, 56, 110)},
+    'cifar10_alexnet_v1': 'configs/cifar10_alexnet.py:alexnet_v1_cifar',
+    'cifar10_alexnet_224': 'configs/cifar10_alexnet.py:alexnet',
+    'cifar100_alexnet_224': 'configs/cifar100_alexnet.py:alexnet',
+    'miniimagenet_resnet50v2': 'configs/miniimagenet.py',
+    **{f'miniimagenet_{name}': f'configs/miniimagenet.py:{name}' for name in ('seresnet50', 'alexnet_bn', 'zfnet_bn')},
+}

@@ -5,6 +5,7 @@ import inspect
 import flax.linen as nn
 import jax.numpy as jnp
 
+from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import FLOAT32, Layers, floating
 
@@ -42,6 +43,8 @@ class Network(nn.Module):
                                         for option in ('dtype', 'param_dtype'))
         if self.num_classes < 0:
             raise UserError(f'model.num_classes={self.num_classes} must not be negative')
+        if self.dtype.itemsize == 2:
+            runtime.guard_half_precision()
         self.layers(train=False)  # refuses names that it does not know
         super().__post_init__()
 

@@ -1,5 +1,9 @@
 """Half precision on this CPU, as `runtime.configure_jax` sets its compiler up, gives numbers: trained and evaluated."""
 
+import os
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +11,7 @@ import jaxlib
 import numpy as np
 import pytest
 from fixtures_blocks import KINDS
+from runs import ROOT
 
 from imagenet_jax import models
 from imagenet_jax.models.blocks import classify
@@ -64,3 +69,25 @@ def test_numbers_are_finite(name, dtype):
     for leaf in jax.tree.leaves(train(variables['params'])):
         assert np.isfinite(leaf).all()
     assert np.isfinite(jax.jit(lambda variables: model.apply(variables, images, train=False))(variables)).all()
+
+
+LIBRARY = """
+import jax
+from imagenet_jax import models
+{before}
+model = models.create('resnet8_cifar', dtype='bfloat16')
+images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+variables = jax.jit(model.init)(jax.random.key(0), images)
+print(bool(jax.numpy.isfinite(jax.jit(model.apply)(variables, images)).all()))
+"""
+
+
+@pytest.mark.parametrize(('before', 'says'), [
+    ('', 'True\n'), ("jax.numpy.zeros(1).block_until_ready()", 'JAX has computed before it could be told')])
+def test_as_a_library(before, says):
+    """A model made before anything is computed is safe too; where it is too late, that is said."""
+    flags = os.environ['XLA_FLAGS'].replace('--xla_cpu_experimental_ynn_fusion_type=-reduce', '')
+    done = subprocess.run([sys.executable, '-c', LIBRARY.format(before=before)], cwd=ROOT, text=True,
+                          capture_output=True, env=os.environ | {'XLA_FLAGS': flags})
+    assert done.returncode == 0, done.stderr
+    assert says in done.stdout + done.stderr

@@ -116,5 +116,5 @@ def test_it_takes_less_memory():
 
 
 def test_models_without_blocks_refuse_it():
-    with pytest.raises(UserError, match=r'model\.remat=True is read by .*, not by vgg11;'):
+    with pytest.raises(UserError, match=r'model\.remat=True is read by .*, not by vgg11'):
         models.create('vgg11', remat=True)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.errors import unknown
+from imagenet_jax.errors import UserError, unknown
 
 FLOAT32 = jnp.dtype(jnp.float32)
 _FLOATING = ('bfloat16', 'float16', 'float32', 'float64')
@@ -21,6 +21,8 @@ def floating(option: str, dtype) -> jnp.dtype:
         raise unknown(option, dtype, _FLOATING) from None
     if dtype.name not in _FLOATING:
         raise unknown(option, dtype.name, _FLOATING)
+    if dtype.name == 'float64' and not jax.config.jax_enable_x64:
+        raise UserError(f'{option}=float64 needs JAX_ENABLE_X64=1 in the environment: JAX would compute in float32')
     return dtype
 
 
