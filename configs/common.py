@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     config.loss = _loss()                   # -> task.TASKS
     config.optimizer = _optimizer()         # -> optim.OPTIMIZERS
     config.schedule = _schedule()           # -> schedules.SCHEDULES
-    config.lookahead = _lookahead()         # -> step.Lookahead
+    config.lookahead = _lookahead()         # -> optim.Lookahead
 
     config.eval_batch_size = 256            # on all devices together
     config.eval_epochs = 1.0                # between evaluations; 0: never

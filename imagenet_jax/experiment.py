@@ -15,7 +15,7 @@ from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Mix, Normalize
 from imagenet_jax.images.eval_view import EvalView
-from imagenet_jax.optim import OPTIMIZERS
+from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
 from imagenet_jax.schedules import SCHEDULES
 from imagenet_jax.task import TASKS, Result
@@ -167,7 +167,7 @@ class Experiment:
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
-            lookahead=apply(step.Lookahead, options.lookahead, 'config.lookahead'))
+            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'))
 
     def initial_state(self) -> step.TrainState:
         """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""

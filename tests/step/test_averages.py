@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fixtures_step import Run, Tiny, assert_trees_close, assert_trees_equal, batch
 
-from imagenet_jax import step
+from imagenet_jax.optim import Lookahead
 from imagenet_jax.schedules import Plateau
 
 pytestmark = pytest.mark.numerics
@@ -70,7 +70,7 @@ def test_judging_changes_the_watch_alone_and_recompiles_nothing():
 
 def test_lookahead_by_hand():
     """Every second update the slow weights go half the way; a step that is not finite is no update."""
-    plain, run = Run(Tiny(), rate=0.5), Run(Tiny(), rate=0.5, lookahead=step.Lookahead(steps=2, alpha=0.5))
+    plain, run = Run(Tiny(), rate=0.5), Run(Tiny(), rate=0.5, lookahead=Lookahead(steps=2, alpha=0.5))
     slow, updates = run.host().params, 0
     for i in range(6):
         plain.set(params=run.host().params, batch_stats=run.host().batch_stats, opt_state=run.host().opt_state)
