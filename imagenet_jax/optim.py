@@ -1,4 +1,4 @@
-"""Gradients -> a direction, which the learning rate multiplies: optax's parts, chosen by config.optimizer; Lookahead."""
+"""Gradients -> a direction, which the learning rate multiplies: optax's parts, by config.optimizer; and Lookahead."""
 
 import abc
 import dataclasses
