@@ -1,4 +1,4 @@
-"""Handwritten digits on a CPU, in two minutes: real images that need no download.
+"""Handwritten digits on a CPU, in about a minute: real images that need no download.
 
 python main.py --config configs/digits.py --workdir runs/digits
 

@@ -25,7 +25,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_jax import record
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, first_line
+from imagenet_jax.optim import path_name
 from imagenet_jax.options import chosen
 from imagenet_jax.schedules import Watch
 from imagenet_jax.step import TrainState
@@ -87,7 +88,7 @@ class Checkpoints:
         """The newest state that loads and whose every byte is as saved; None where nothing was saved.
 
         Args:
-          like: structure, shapes, dtypes and sharding expected, from `step.abstract_state`.
+          like: structure, shapes, dtypes and sharding expected, from `TrainStep.abstract`.
 
         Raises:
           UserError: a checkpoint holds other arrays than `like`, or none of them loads.
@@ -119,7 +120,7 @@ class Checkpoints:
         found = {record.upgrade_state(name): leaf for name, leaf in _named(state).items()}
         found |= _named({'watch': Watch.start()})
         _refuse_other_arrays(self._folder / str(step), _layout(found), _layout(like))
-        return jax.tree.map_with_path(lambda path, x: jax.device_put(found[_name(path)], x.sharding), like)
+        return jax.tree.map_with_path(lambda path, x: jax.device_put(found[path_name(path)], x.sharding), like)
 
     def _put_aside(self, steps: list[int]) -> None:
         """Moves damaged saves out of the way of the steps that will be saved again."""
@@ -236,20 +237,15 @@ def _first_that_loads(folder: Path, steps: Iterable[int], load: Callable) -> tup
         except UserError:
             raise
         except Exception as error:  # damage shows as ValueError, KeyError, OSError, JSON and zip errors, ...
-            reason = (str(error).splitlines() or [''])[0][:300]
             log.warning('checkpoint %s does not load and is passed over: %s: %s', folder / str(step),
-                        type(error).__name__, reason)
+                        type(error).__name__, first_line(error))
             damaged.append(step)
     raise UserError(f'none of the checkpoints in {folder} loads ({", ".join(map(str, damaged))}); '
                     'restore one from a backup, or train in another workdir')
 
 
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
 def _named(state) -> dict[str, jax.Array]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _layout(state) -> dict[str, list]:

@@ -32,10 +32,10 @@ def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh
     """
     def step(variables, batch):
         logits = model.apply(variables, normalize(batch['image']), train=False)
-        images, readable = batch['mask'], batch['bad'] < 0
+        mask, readable = batch['mask'], batch['bad'] < 0
         finite = jnp.isfinite(logits).all(-1)
-        counts = {'count': images, 'bad_samples': ~readable, 'not_finite': images & readable & ~finite}
-        sums, rows = task.measure(logits, batch['label'], images, readable)
+        counts = {'count': mask, 'bad_samples': ~readable, 'not_finite': mask & readable & ~finite}
+        sums, rows = task.measure(logits, batch['label'], mask, readable)
         sums |= {name: each.sum(dtype=jnp.int32) for name, each in counts.items()}
         return jax.lax.psum(sums, DATA_AXIS), rows
 

@@ -73,9 +73,10 @@ class Every:
     steps: float
     last: int
 
-    def due(self, at: int) -> bool:
-        """Whether it falls on step `at`."""
-        return bool(self.steps) and (at == self.last or at // self.steps > (at - 1) // self.steps)
+    def due(self, at: int, since: int | None = None) -> bool:
+        """Whether it falls on step `at`, or after step `since`, the one before where not given, up to it."""
+        since = at - 1 if since is None else since
+        return bool(self.steps) and (at == self.last or at // self.steps > since // self.steps)
 
 
 @dataclasses.dataclass(frozen=True)

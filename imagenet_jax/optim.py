@@ -136,12 +136,12 @@ def matching(params, patterns: Sequence[str]):
 
     A pattern is of the shell's kind; its `*` stands for anything, slashes too.
     """
-    return jax.tree.map_with_path(lambda path, _: any(fnmatchcase(_name(path), p) for p in patterns), params)
+    return jax.tree.map_with_path(lambda path, _: any(fnmatchcase(path_name(path), p) for p in patterns), params)
 
 
 def refuse_idle(params, patterns: Sequence[str], option: str) -> None:
     """Raises UserError where a pattern matches no parameter."""
-    names = [_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(f'{option}: {pattern!r} matches no parameter; such paths there are: '
@@ -161,11 +161,12 @@ def _check_factor(pair) -> None:
 
 def _scale_by_path(factors) -> optax.GradientTransformation:
     def scaled(path, update):
-        return update * next((factor for pattern, factor in factors if fnmatchcase(_name(path), pattern)), 1.0)
+        return update * next((factor for pattern, factor in factors if fnmatchcase(path_name(path), pattern)), 1.0)
     return optax.stateless(lambda updates, params: jax.tree.map_with_path(scaled, updates))
 
 
-def _name(path) -> str:
+def path_name(path) -> str:
+    """Of a leaf of a tree: layer1/0/conv1/kernel."""
     return jax.tree_util.keystr(path, simple=True, separator='/')
 
 

@@ -93,7 +93,7 @@ class Schedule(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cosine(Schedule):
-    """Half a cosine (arXiv 1608.03983), down to `floor` at the last update."""
+    """Half a cosine (arXiv 1608.03983), which reaches `floor` after the last update."""
     floor: float = 0.0
 
     def __post_init__(self):

@@ -144,8 +144,11 @@ class TrainStep:
 
     def judge(self, state: TrainState, score: float) -> TrainState:
         """The state after an evaluation that gave this score, the higher the better."""
-        judge = jax.jit(self.schedule.judge, out_shardings=self._everywhere)
-        return state.replace(watch=judge(state.watch, jnp.float32(score)))
+        return state.replace(watch=self._judge(state.watch, jnp.float32(score)))
+
+    @functools.cached_property
+    def _judge(self) -> Callable:
+        return jax.jit(self.schedule.judge, out_shardings=self._everywhere)
 
     @property
     def _everywhere(self) -> NamedSharding:
@@ -177,14 +180,15 @@ class TrainStep:
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
         share = self.mix.share(stream(key, 'mix')) if self.mix else None
-        slopes = jax.value_and_grad(partial(self._loss, state.loss_scale, share), has_aux=True)
+        loss_and_gradients = jax.value_and_grad(partial(self._loss, state.loss_scale, share), has_aux=True)
         if self.mix:
             batch = batch | _partners(batch)
 
         def accumulate(carry, numbered_part):
             i, part = numbered_part
             stats, *sums = carry
-            (_, (loss, accuracy, stats)), gradients = slopes(params, stats, part, self._model_keys(key, i))
+            (_, (loss, accuracy, stats)), gradients = loss_and_gradients(
+                params, stats, part, self._model_keys(key, i))
             return (stats, *jax.tree.map(jnp.add, sums, [gradients, loss, accuracy])), None
 
         zero = jax.lax.pcast(jnp.zeros((), jnp.float32), DATA_AXIS, to='varying')

@@ -70,14 +70,14 @@ class Task(abc.ABC):
         """(N, K) of either -> float32 (N,), in 0..1."""
 
     @abc.abstractmethod
-    def measure(self, logits: jax.Array, labels: jax.Array, images: jax.Array,
+    def measure(self, logits: jax.Array, labels: jax.Array, mask: jax.Array,
                 readable: jax.Array) -> tuple[dict, dict]:
         """What a batch of evaluation gives.
 
         Args:
           logits: (N, K) float.
           labels: as a source has them.
-          images: bool (N,), False for padding, which counts as nothing.
+          mask: bool (N,), False for padding, which counts as nothing.
           readable: bool (N,), False for images that could not be decoded, which count as wrong.
 
         Returns:
@@ -119,15 +119,15 @@ class Softmax(Task):
         """Whether the largest logit is that of the largest target."""
         return (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
 
-    def measure(self, logits, labels, images, readable):
+    def measure(self, logits, labels, mask, readable):
         classes = logits.shape[-1]
         loss = self.loss(logits, jax.nn.one_hot(labels, classes, dtype=jnp.float32))
         # top_k answers ties by index and sorts NaN first: a collapsed model must not count as right.
         _, best = jax.lax.top_k(logits, min(5, classes))
-        valid = images & readable & jnp.isfinite(loss)
+        valid = mask & readable & jnp.isfinite(loss)
         hits = (best == labels[:, None]) & valid[:, None]
         confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, best[:, 0]].add(valid.astype(jnp.int32))
-        return {'loss': jnp.where(images, loss, 0.0).sum(), 'top1': hits[:, 0].sum(dtype=jnp.int32),
+        return {'loss': jnp.where(mask, loss, 0.0).sum(), 'top1': hits[:, 0].sum(dtype=jnp.int32),
                 'top5': hits.sum(dtype=jnp.int32), 'confusion': confusion}, {}
 
     def result(self, sums, rows, count):
@@ -167,13 +167,13 @@ class Sigmoid(Task):
         """The fraction of counted classes that the logit has the right sign for."""
         return _mean_of_counted((logits > 0) == (targets > 0.5), targets)
 
-    def measure(self, logits, labels, images, readable):
+    def measure(self, logits, labels, mask, readable):
         """Rows, since the measure needs the whole split: scores, the logits, or -inf, the worst, where one is not
         finite or the image unreadable; labels, NaN in rows of padding."""
         loss = self.loss(logits, labels)
         valid = readable[:, None] & jnp.isfinite(logits)
-        return {'loss': jnp.where(images, loss, 0.0).sum()}, {
-            'scores': jnp.where(valid, logits, -jnp.inf), 'labels': jnp.where(images[:, None], labels, jnp.nan)}
+        return {'loss': jnp.where(mask, loss, 0.0).sum()}, {
+            'scores': jnp.where(valid, logits, -jnp.inf), 'labels': jnp.where(mask[:, None], labels, jnp.nan)}
 
     def result(self, sums, rows, count):
         precision = average_precision(rows['scores'], rows['labels'])

@@ -74,7 +74,7 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
     stack.callback(batches.close)
     progress = Progress(start, experiment.steps, writer is not None)
     stack.callback(progress.close)
-    meter, bad, row = Meter(options.batch_size), experiment.bad_samples, {}
+    meter, bad, row, drawn = Meter(options.batch_size), experiment.bad_samples, {}, start
     for at in range(start + 1, experiment.steps + 1):
         host_batch, batch = next(batches)
         bad.check(host_batch)
@@ -92,7 +92,11 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             numbers = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:
-            state, row = _evaluate(experiment, state, writer, at)
+            row, result = experiment.evaluate(state)
+            state = experiment.judge(state, row)
+            if every.confusion.due(at, drawn) and result.confusion is not None and writer:
+                image, drawn = confusion_image(result.confusion, experiment.test.class_names), at
+                writer.write_image(at, 'eval/confusion', image)
         _tell(at, numbers | row if evaluating else numbers, writer, progress)
         signal = stop.agreed(at)
         if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
@@ -105,14 +109,6 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             break
         meter.resume()
     return row
-
-
-def _evaluate(experiment, state, writer, at: int) -> tuple:
-    """(the state, aware of it, the row)"""
-    row, result = experiment.evaluate(state)
-    if writer and result.confusion is not None and experiment.every.confusion.due(at):
-        writer.write_image(at, 'eval/confusion', confusion_image(result.confusion, experiment.test.class_names))
-    return experiment.judge(state, row), row
 
 
 def _tell(at: int, row: dict, writer, progress) -> None:

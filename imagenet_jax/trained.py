@@ -64,13 +64,13 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     options, variables = load_variables(folder, best=best, ema=ema)
     entry = record.read(folder)
     if 'dtype' in entry['model']:  # a run's, where it may be unset; an import is of float32
-        options = {'dtype': entry['run'].get('dtype') or runtime.default_dtype()} | options
+        options = {'dtype': entry.get('run', {}).get('dtype') or runtime.default_dtype()} | options
     model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
     weights.refuse_misfit(model, variables)
     return Trained(
         model, variables, apply(EvalView, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
-        create(TASKS, entry.get('loss', {'name': 'softmax'}), 'loss'),
+        create(TASKS, entry['loss'], 'loss'),
         tuple(entry.get('run', {}).get('class_names', ())), entry)
 
 

@@ -21,6 +21,8 @@ def listed():
 def imported(file):
     """Rooms of the package that a file imports from, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split('.')[1] for alias in node.names if alias.name.startswith('imagenet_jax.'))
         if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'imagenet_jax':
             parts = node.module.split('.')[1:2]
             yield from parts or [alias.name for alias in node.names]

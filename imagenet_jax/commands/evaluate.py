@@ -79,6 +79,8 @@ def _section(arguments, trained: Trained) -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
     given = {'path': arguments.path or None, 'eval_split': arguments.split, 'threads': arguments.workers or None}
     given = {name: value for name, value in given.items() if value is not None}
+    if arguments.workers:  # threads, whatever the run had
+        given['processes'] = 0
     given |= dict(map(key_value, arguments.option))
     if arguments.format is None:
         if 'data' not in trained.entry:

@@ -62,13 +62,13 @@ def _away_from(level: float, pixels: np.ndarray, factor: float) -> np.ndarray:
     return cv2.LUT(pixels, table)
 
 
-# By name, each (pixels, how much) -> pixels.
+# By name, each (pixels, factor) -> pixels.
 OPERATIONS = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
-_JITTER = tuple(OPERATIONS[name] for name in ('brightness', 'contrast', 'saturation'))
+_JITTER = ('brightness', 'contrast', 'saturation')
 
 
 def color_jitter(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Brightness, contrast and saturation, in random order, each times U[1 - strength, 1 + strength], never below 0."""
     for kind in rng.permutation(len(_JITTER)):
-        pixels = _JITTER[kind](pixels, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        pixels = OPERATIONS[_JITTER[kind]](pixels, rng.uniform(max(0.0, 1 - strength), 1 + strength))
     return pixels

@@ -248,5 +248,5 @@ def test_refused(option):
         with pytest.raises(UserError, match=rf'model\.{option}={rate} must be in \[0, 1\)'):
             models.create('resnet18v2', **{option: rate})
     for name in ('mobilenet_v1', 'vgg11'):
-        with pytest.raises(UserError, match=rf'model\.{option}=0\.1 is read by .*, not by {name};'):
+        with pytest.raises(UserError, match=rf'model\.{option}=0\.1 is read by .*, not by {name}'):
             models.create(name, **{option: 0.1})

@@ -62,7 +62,7 @@ def test_judging_changes_the_watch_alone_and_recompiles_nothing():
         assert_trees_equal(before.replace(watch=()), run.host().replace(watch=()))
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.05], rtol=1e-6)
     assert run.state.watch.best == np.float32(0.6)
-    assert run.train_step.compiled._cache_size() == 1
+    assert run.train_step.compiled._cache_size() == run.train_step._judge._cache_size() == 1
 
 
 # --- slow weights
