@@ -27,7 +27,7 @@ class MetricWriter:
         if resume_step is not None:
             mark = {'step': resume_step, 'resume/step': resume_step}
             # A row of that very step takes the mark, so that no step stands in two rows.
-            if rows and rows[-1]['step'] == resume_step and 'resume/step' not in rows[-1]:
+            if rows and rows[-1]['step'] == resume_step:
                 rows[-1] |= mark
             else:
                 rows.append(mark)

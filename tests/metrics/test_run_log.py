@@ -57,8 +57,9 @@ def test_a_new_run_begins_an_empty_log(tmp_path, board):
 def test_rows_past_the_resumed_step_come_again(tmp_path, board, step, expected):
     rows = [{'step': 1}, {'step': 2, 'loss': 2}, {'step': 4, 'loss': 4}]
     (tmp_path / 'metrics.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
-    MetricWriter(tmp_path, step).close()
-    assert lines(tmp_path) == expected
+    for _ in range(2):  # at the second start there is the first one's mark
+        MetricWriter(tmp_path, step).close()
+        assert lines(tmp_path) == expected
 
 
 def test_from_a_torn_row_on_nothing_is_read(tmp_path, caplog):
