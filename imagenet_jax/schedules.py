@@ -16,7 +16,7 @@ class Watch(NamedTuple):
     """What is remembered of evaluations; part of the run's state, so that a resumed run remembers it too.
 
     Attributes:
-      rate_scale: float32, that the schedule's rate is multiplied by.
+      rate_scale: float32 (where JAX has float64, that), which the schedule's rate is multiplied by.
       best: float32, the best score so far.
       stale: int32, evaluations since then.
       waited: int32, those that a plateau has waited for since it last changed the rate.
@@ -31,7 +31,7 @@ class Watch(NamedTuple):
     @classmethod
     def start(cls) -> 'Watch':
         """Before the first evaluation."""
-        return cls(jnp.float32(1), jnp.float32(-jnp.inf), *(jnp.int32(0) for _ in range(3)))
+        return cls(jnp.ones(()), jnp.float32(-jnp.inf), *(jnp.int32(0) for _ in range(3)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

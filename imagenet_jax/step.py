@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Mix, mixed, seen
-from imagenet_jax.models.layers import DATA_AXIS, FROZEN
+from imagenet_jax.models.layers import DATA_AXIS, FROZEN, at_least_float32
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
 from imagenet_jax.task import Task
@@ -216,9 +216,10 @@ class TrainStep:
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
         images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
-        targets = self.task.targets(part['label'], logits.shape[-1])
+        targets_of = partial(self.task.targets, num_classes=logits.shape[-1], dtype=at_least_float32(logits).dtype)
+        targets = targets_of(part['label'])
         if self.mix:
-            targets = mixed(share, targets, self.task.targets(part['partner_label'], logits.shape[-1]))
+            targets = mixed(share, targets, targets_of(part['partner_label']))
         loss, accuracy = (f(logits, targets).mean() for f in (self.task.loss, self.task.accuracy))
         return loss * loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
 

@@ -59,8 +59,8 @@ class Task(abc.ABC):
         return self._loss(at_least_float32(logits), targets)
 
     @abc.abstractmethod
-    def targets(self, labels: jax.Array, num_classes: int) -> jax.Array:
-        """Labels as a source has them -> smoothed targets, float32 (N, K)."""
+    def targets(self, labels: jax.Array, num_classes: int, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        """Labels as a source has them -> smoothed targets, (N, K) of `dtype`, which is float32 or wider."""
 
     @abc.abstractmethod
     def _loss(self, logits, targets): ...
@@ -109,8 +109,8 @@ class Softmax(Task):
     """
     score = 'top1'
 
-    def targets(self, labels, num_classes):
-        return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=jnp.float32), self.smoothing)
+    def targets(self, labels, num_classes, dtype=jnp.float32):
+        return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=dtype), self.smoothing)
 
     def _loss(self, logits, targets):
         return optax.softmax_cross_entropy(logits, targets)
@@ -155,9 +155,9 @@ class Sigmoid(Task):
     """
     score = 'mean_average_precision'
 
-    def targets(self, labels, num_classes):
+    def targets(self, labels, num_classes, dtype=jnp.float32):
         del num_classes
-        return labels.astype(jnp.float32) * (1 - self.smoothing) + self.smoothing / 2
+        return labels.astype(dtype) * (1 - self.smoothing) + self.smoothing / 2
 
     def _loss(self, logits, targets):
         # NaN is replaced before the loss, not masked after it: its gradient would be NaN all the same.
