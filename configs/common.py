@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.checkpoint_steps = 1000          # between saves, beside the one at each evaluation; 0: those alone
     config.log_steps = 100                  # between rows of metrics
     config.stop_after = 0                   # evaluations in a row without a better score end the run; 0: never
-    config.max_bad_steps = 50               # in a row without a finite loss and gradient stop the run; 0: never
+    config.max_bad_steps = 50               # in a row without a finite update stop the run; 0: never
 
     config.deterministic = False            # GPU: the same bits each time, slower
     config.compilation_cache = True         # keep compiled programs in the user's cache folder
@@ -139,24 +139,35 @@ def _loss() -> ConfigDict:
 
 def _optimizer() -> ConfigDict:
     optimizer = ConfigDict()
-    optimizer.name = 'sgd'
+    optimizer.name = 'sgd'                  # sgd, adam, adamw, rmsprop, lars or lamb
     optimizer.learning_rate = 0.1           # the schedule's peak
-    optimizer.momentum = placeholder(float)
-    optimizer.nesterov = placeholder(bool)
-    optimizer.weight_decay = 1e-4           # coupled: added to the gradient
+    optimizer.momentum = placeholder(float)  # sgd, lars, rmsprop
+    optimizer.nesterov = placeholder(bool)  # sgd, lars
+    optimizer.beta1 = placeholder(float)    # adam, adamw, lamb: what the mean of gradients keeps
+    optimizer.beta2 = placeholder(float)    # adam, adamw, lamb: what the mean of their squares keeps
+    optimizer.rho = placeholder(float)      # rmsprop: what the mean of squares keeps
+    optimizer.epsilon = placeholder(float)  # adam, adamw, lamb: added to the root of it; rmsprop: inside the root
+    optimizer.trust_coefficient = placeholder(float)  # lars: of each kernel's own rate
+    optimizer.weight_decay = 1e-4           # coupled: added to the gradient; adamw, lamb: to the direction
     optimizer.decay_bias_and_norm = True    # False: kernels alone
+    optimizer.centralize = placeholder(bool)  # takes the mean from gradients of convolution kernels
+    optimizer.clip_norm = placeholder(float)  # norm of all gradients together that is not exceeded; 0: any
+    optimizer.clip_adaptive = placeholder(float)  # the same by output channel, as a fraction of its weights' norm
     optimizer.rate_factors = ()             # (pattern, factor) pairs for learning rates, such as (('fc/*', 10.0),)
     return optimizer
 
 
 def _schedule() -> ConfigDict:
     schedule = ConfigDict()
-    schedule.name = 'cosine'                # cosine, multistep, constant or plateau, after the warm-up
+    schedule.name = 'cosine'                # one of schedules.SCHEDULES, after the warm-up
     schedule.warmup_epochs = 5.0            # linear from 0
     schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
-    schedule.floor = placeholder(float)     # cosine: learning rate at its end
+    schedule.floor = placeholder(float)     # cosine, linear, polynomial: learning rate at the end
+    schedule.cycles = placeholder(int)      # cosine: how often it goes down, from the peak each time
+    schedule.power = placeholder(float)     # polynomial: 0.5 is the square root of what is left of the run
+    schedule.every_epochs = placeholder(float)  # step: epochs after which the rate is multiplied by factor
     schedule.milestones = placeholder(tuple)  # multistep: epochs at which the rate is multiplied by factor
-    schedule.factor = placeholder(float)    # multistep, plateau
+    schedule.factor = placeholder(float)    # step, multistep, plateau; exponential: of an epoch
     schedule.patience = placeholder(int)    # plateau: evaluations without a better score that are waited for
     schedule.cooldown = placeholder(int)    # plateau: evaluations after a change that do not count
     schedule.minimum = placeholder(float)   # plateau: the lowest rate

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from imagenet_jax import data, finetune, input_pipeline, models, runtime, step
+from imagenet_jax import data, finetune, input_pipeline, models, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
@@ -164,9 +164,10 @@ class Experiment:
         if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
             raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
                             'config.eval_epochs and eval_steps are 0')
+        head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
-            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),
+            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze, head=head),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
             lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'))
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -92,17 +93,93 @@ class Schedule(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Cosine(Schedule):
-    """Half a cosine (arXiv 1608.03983), which reaches `floor` after the last update."""
+class Falling(Schedule):
+    """From the peak down to `floor`, which is reached after the last update."""
     floor: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         _refuse_above_peak('floor', self.floor, self.peak)
 
+    @property
+    def _falling(self) -> int:
+        """Updates after the warm-up."""
+        return self.steps - self._warmup
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Linear(Falling):
+    """Down to `floor` in a line."""
+
     def _after_warmup(self):
-        return optax.cosine_decay_schedule(self.peak, self.steps - self._warmup,
-                                           self.floor / self.peak if self.peak else 0.0)
+        return optax.linear_schedule(self.peak, self.floor, self._falling)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Polynomial(Falling):
+    """Down to `floor` as (1 - e/E)**power, e of the E updates after the warm-up made: power 0.5 is the square root,
+    1 the line, 2 a parabola."""
+    power: float = 1.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.power <= 0:
+            raise UserError(f'config.schedule.power={self.power} must be above 0')
+
+    def _after_warmup(self):
+        return optax.polynomial_schedule(self.peak, self.floor, self.power, self._falling)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine(Falling):
+    """Half a cosine down to `floor`, `cycles` times one after the other, each from the peak and of the same length, to
+    the nearest update (arXiv 1608.03983, with T_mult = 1)."""
+    cycles: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 1 <= self.cycles <= self._falling:
+            raise UserError(f'config.schedule.cycles={self.cycles} must be in 1..{self._falling}, the updates after '
+                            'the warm-up')
+
+    def _after_warmup(self):
+        ends = [round(i * self._falling / self.cycles) for i in range(self.cycles + 1)]
+        floor = self.floor / self.peak if self.peak else 0.0
+        return optax.join_schedules([optax.cosine_decay_schedule(self.peak, end - start, floor)
+                                     for start, end in itertools.pairwise(ends)], ends[1:-1])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exponential(Schedule):
+    """Multiplied by `factor` an epoch, a little at every update since the warm-up."""
+    factor: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.factor <= 1:
+            raise UserError(f'config.schedule.factor={self.factor} must be in (0, 1]')
+
+    def _after_warmup(self):
+        return optax.exponential_decay(self.peak, self.steps_per_epoch, self.factor)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step(Schedule):
+    """Multiplied by `factor` every `every_epochs` epochs, counted from the start."""
+    every_epochs: float
+    factor: float = 0.1
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.every_epochs <= 0:
+            raise UserError(f'config.schedule.every_epochs={self.every_epochs} must be above 0')
+        if not 0 <= self.factor <= 1:
+            raise UserError(f'config.schedule.factor={self.factor} must be in [0, 1]')
+
+    def _after_warmup(self):
+        # The half rounds to the nearest update, as for milestones, and keeps whole numbers off the edge of the floor.
+        since, every = self._warmup + 0.5, self.every_epochs * self.steps_per_epoch
+        return lambda count: self.peak * self.factor**jnp.floor((count + since) / every)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -180,4 +257,5 @@ def _refuse_above_peak(option: str, rate: float, peak: float) -> None:
 
 
 # config.schedule.name -> the schedule.
-SCHEDULES = {'cosine': Cosine, 'multistep': MultiStep, 'constant': Constant, 'plateau': Plateau}
+SCHEDULES = {'cosine': Cosine, 'step': Step, 'multistep': MultiStep, 'linear': Linear, 'exponential': Exponential,
+             'polynomial': Polynomial, 'constant': Constant, 'plateau': Plateau}

@@ -50,7 +50,7 @@ class TrainState(flax.struct.PyTreeNode):
       watch: what is remembered of evaluations: the plateau's rate_scale, the best score.
       loss_scale: of float16; stays 1 for other dtypes.
       good_steps: finite steps since the scale last changed.
-      bad_steps: steps so far whose loss or gradients were not finite.
+      bad_steps: steps so far whose loss, gradients or update were not finite.
       bad_in_a_row: the current run of them.
     """
     step: jax.Array
@@ -226,9 +226,9 @@ class TrainStep:
     def _update(self, state, stats, gradients, loss, accuracy):
         """Applies one update, or where anything is not finite none of it."""
         grad_norm = optax.tree.norm(gradients)
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         rate = self.schedule(state.updates) * state.watch.rate_scale
         direction, opt_state = self.optimizer.direction(gradients, state.opt_state, state.params)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & jnp.isfinite(rate * optax.tree.norm(direction))
         params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
         updates = state.updates + 1
         slow, params = self.lookahead(state.slow, params, updates)

@@ -136,5 +136,5 @@ def _describe_start(experiment, state, batch, writer, at) -> None:
 def _refuse_bad_steps(meter: Meter, limit: int, at: int) -> None:
     if limit and meter.bad_in_a_row >= limit:
         raise UserError(
-            f'{limit} steps in a row, up to step {at} at the latest, gave a loss or gradients that are not finite '
-            '(config.max_bad_steps); a lower learning rate, a longer warm-up or float32 usually helps')
+            f'{limit} steps in a row, up to step {at} at the latest, gave a loss, gradients or an update that are not '
+            'finite (config.max_bad_steps); a lower learning rate, a longer warm-up or float32 usually helps')

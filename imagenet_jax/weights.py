@@ -116,6 +116,11 @@ def without_head(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, di
     return flax.traverse_util.unflatten_dict({path: value for path, value in flat.items() if path not in head})
 
 
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the parameters that the model lacks with `num_classes=0`, such as fc/kernel."""
+    return tuple('/'.join(array.path[1:]) for array in _head(model).values())
+
+
 def refuse_misfit(model: nn.Module, variables: Mapping[str, Any]) -> None:
     """Raises UserError, which names every variable that is missing, unexpected or of another shape."""
     _fitting(model, _arrays(model), variables)

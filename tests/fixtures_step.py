@@ -62,11 +62,13 @@ def batch(n=16, seed=0, broken=False):
 class Run:
     """A model with its step and state on the first `devices` devices."""
 
-    def __init__(self, model, devices=1, rate=0.1, momentum=0.9, decay=1e-4, task=Softmax(), **options):
+    def __init__(self, model, devices=1, rate=0.1, momentum=0.9, decay=1e-4, task=Softmax(), optimizer=None,
+                 **options):
         self.mesh = step.make_mesh(jax.devices()[:devices])
         self.train_step = step.TrainStep(
-            model=model, optimizer=optim.SGD(momentum=momentum, weight_decay=decay), task=task, normalize=preprocess,
-            schedule=rate if callable(rate) else optax.constant_schedule(rate), mesh=self.mesh, **options)
+            model=model, optimizer=optimizer or optim.SGD(momentum=momentum, weight_decay=decay), task=task,
+            normalize=preprocess, mesh=self.mesh,
+            schedule=rate if callable(rate) else optax.constant_schedule(rate), **options)
         self.state = self.train_step.init(0, SIZE)
 
     def step(self, batch):

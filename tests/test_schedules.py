@@ -34,6 +34,67 @@ def test_cosine_ends_at_the_floor():
     np.testing.assert_allclose([rate(20), rate(60), rate(100)], [0.4, 0.25, 0.1], rtol=1e-5)
 
 
+def rates_of_torch(name, **options):
+    """Of torch.optim.lr_scheduler, from 0.4 on: the rate of each of 81 updates or epochs."""
+    torch = pytest.importorskip('torch')
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
+    found = []
+    for _ in range(81):
+        found.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()  # without one before it, it warns
+        scheduler.step()
+    return found
+
+
+# Of 80 updates, eight epochs, after the warm-up; exponential, which PyTorch steps by the epoch, of as many epochs.
+@pytest.mark.parametrize(('options', 'theirs', 'per_epoch'), [
+    ({'name': 'linear', 'floor': 0.1}, {'name': 'LinearLR', 'start_factor': 1.0, 'end_factor': 0.25, 'total_iters': 80},
+     10),
+    ({'name': 'polynomial', 'power': 0.5}, {'name': 'PolynomialLR', 'power': 0.5, 'total_iters': 80}, 10),
+    ({'name': 'polynomial'}, {'name': 'PolynomialLR', 'power': 1.0, 'total_iters': 80}, 10),
+    ({'name': 'exponential', 'factor': 0.9}, {'name': 'ExponentialLR', 'gamma': 0.9}, 1),
+    ({'name': 'exponential', 'factor': 0.3}, {'name': 'ExponentialLR', 'gamma': 0.3**0.1}, 10),
+    ({'name': 'step', 'every_epochs': 3.0, 'factor': 0.5}, {'name': 'StepLR', 'step_size': 30, 'gamma': 0.5}, 10),
+    ({'name': 'cosine', 'floor': 0.1}, {'name': 'CosineAnnealingLR', 'T_max': 80, 'eta_min': 0.1}, 10),
+    ({'name': 'cosine', 'cycles': 4, 'floor': 0.1}, {'name': 'CosineAnnealingWarmRestarts', 'T_0': 20, 'eta_min': 0.1},
+     10)])
+def test_as_in_pytorch(options, theirs, per_epoch):
+    warmup = 0 if options['name'] == 'step' else 20
+    rate = schedule(0.4, 128, steps=80 + warmup, steps_per_epoch=per_epoch, warmup_epochs=warmup / per_epoch, **options)
+    last = 80 if 'cycles' in options else 81  # after the run we are at the floor, and they begin a cycle
+    found = jax.vmap(rate)(jnp.arange(warmup, warmup + last))
+    np.testing.assert_allclose(found, rates_of_torch(**theirs)[:last], rtol=2e-5, atol=1e-7)
+    if warmup:
+        np.testing.assert_allclose([rate(0), rate(5)], [0, 0.1], rtol=1e-6)
+
+
+def test_square_root_is_polynomial_of_a_half():
+    rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, name='polynomial', power=0.5, warmup_epochs=2, floor=0.1)
+    at = np.array([20, 40, 99, 100])
+    expected = 0.1 + 0.3 * np.sqrt(1 - (at - 20) / 80)
+    np.testing.assert_allclose([rate(t) for t in at], expected, rtol=1e-5)
+
+
+def test_cosine_cycles_of_no_whole_number_of_updates():
+    """10 updates in 3 cycles: of 3, 4 and 3, each a cosine that would reach the floor one update later."""
+    rate = schedule(1.0, 128, steps=10, steps_per_epoch=10, warmup_epochs=0, cycles=3)
+    expected = [0.5 * (1 + np.cos(np.pi * i / n)) for n in (3, 4, 3) for i in range(n)]
+    np.testing.assert_allclose([rate(t) for t in range(11)], [*expected, 0], atol=1e-6)
+
+
+def test_step_counts_from_the_start():
+    """As milestones do, rounded alike, warm-up or not; by a factor of 0 the rate is 0 from then on."""
+    options = {'steps': 100, 'steps_per_epoch': 12.3, 'warmup_epochs': 1.0}
+    at = jnp.arange(100)
+    by_step = schedule(0.4, 128, name='step', every_epochs=1.5, factor=0.5, **options)
+    milestones = tuple(1.5 * k for k in range(1, 6))
+    by_milestones = schedule(0.4, 128, name='multistep', milestones=milestones, factor=0.5, **options)
+    np.testing.assert_allclose(jax.vmap(by_step)(at), jax.vmap(by_milestones)(at), rtol=1e-6)
+    gone = schedule(0.4, 128, name='step', every_epochs=4.0, factor=0.0, **options)
+    np.testing.assert_allclose([gone(12), gone(48), gone(49), gone(99)], [0.4, 0.4, 0, 0], rtol=1e-6)
+
+
 def test_constant():
     rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, name='constant', warmup_epochs=1)
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(99)], [0, 0.2, 0.4, 0.4], rtol=1e-6)
@@ -76,6 +137,15 @@ def test_peak_scales_with_the_batch():
     ({'floor': 5.0}, r'floor=5\.0 must be in 0\.\.0\.1, the peak'),
     ({'name': 'plateau', 'minimum': 1.0}, r'minimum=1\.0 must be in 0\.\.0\.1'),
     ({'name': 'plateau', 'threshold': 1.0}, r'threshold=1\.0 must be in \[0, 1\)'),
+    ({'cycles': 0}, r'cycles=0 must be in 1\.\.50, the updates after the warm-up'),
+    ({'cycles': 51}, r'cycles=51 must be in 1\.\.50'),
+    ({'name': 'linear', 'floor': 1.0}, r'floor=1\.0 must be in 0\.\.0\.1'),
+    ({'name': 'linear', 'cycles': 2}, r'cycles=2 is read by config\.schedule\.name=cosine, not by linear'),
+    ({'name': 'polynomial', 'power': 0.0}, r'power=0\.0 must be above 0'),
+    ({'name': 'exponential'}, r'config\.schedule lacks factor'),
+    ({'name': 'exponential', 'factor': 0.0}, r'factor=0\.0 must be in \(0, 1\]'),
+    ({'name': 'step', 'every_epochs': 0.0}, r'every_epochs=0\.0 must be above 0'),
+    ({'name': 'step', 'every_epochs': 30.0, 'factor': 1.5}, r'factor=1\.5 must be in \[0, 1\]'),
     ({'base_batch_size': -1}, r'base_batch_size=-1 must not be negative'),
     ({'name': 'plateau', 'factor': 1.0}, r'factor=1\.0 must be between 0 and 1'),
     ({'name': 'plateau', 'patience': -1}, r'patience=-1 must not be negative')])

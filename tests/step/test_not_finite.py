@@ -44,6 +44,16 @@ def test_a_step_that_is_not_finite_updates_nothing(dtype, accumulation):
     assert scales == ([start, start / 2, start / 4, start / 4] if dtype == 'float16' else [1.0] * 4)
 
 
+def test_an_update_alone_is_not_finite():
+    """Loss and gradients are finite, what they would make of the parameters is not."""
+    run = Run(Tiny(), ema_decay=0.9, rate=lambda updates: jnp.where(updates == 1, 1e38, 0.1) * 100)
+    run.step(batch(seed=0))
+    before = run.host()
+    metrics = run.step(batch(seed=1))
+    assert np.isfinite(metrics['loss']) and np.isfinite(metrics['grad_norm'])
+    assert_no_update(before, run.host())
+
+
 def test_gradients_alone_overflow_in_float16():
     """The loss is finite, its gradient times the loss scale is not."""
     run = Run(Tiny(jnp.dtype('float16')), ema_decay=0.9)
