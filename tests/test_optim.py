@@ -231,6 +231,16 @@ def test_rate_factors_multiply_the_step(name):
     assert_trees_close(three, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize('name', ['lars', 'lamb'])
+def test_a_kernel_of_zeros_leaves_zero(name):
+    """Its norm would hold it there; and where its gradient is 0 too nothing is divided by 0."""
+    params = {'conv1': {'kernel': jnp.zeros((3, 3, 2, 4))}, 'fc': {'kernel': jnp.zeros((4, 4))}}
+    gradients = {'conv1': {'kernel': jnp.ones((3, 3, 2, 4))}, 'fc': {'kernel': jnp.zeros((4, 4))}}
+    after, _ = run(optimizer_of(name), params, [gradients], [0.1])
+    np.testing.assert_allclose(after['conv1']['kernel'], -0.1, rtol=1e-4)
+    np.testing.assert_array_equal(after['fc']['kernel'], 0)
+
+
 # --- the state
 
 MOMENTS = {'moments/count', 'moments/mu', 'moments/nu'}
