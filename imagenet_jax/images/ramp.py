@@ -35,7 +35,9 @@ class Ramp:
         start, end = self.ramp_epochs
         if epoch >= end:
             return self.size
-        rise = (self.size - self.first_size) * max(0.0, epoch - start) / (end - start)
+        if epoch <= start:
+            return self.first_size
+        rise = (self.size - self.first_size) * (epoch - start) / (end - start)
         return self.first_size + self._step * math.floor(rise / self._step + 0.5)
 
     def sizes(self) -> list[tuple[int, int]]:
