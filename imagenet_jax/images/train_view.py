@@ -25,22 +25,22 @@ class TrainView:
       size: side in pixels.
       crop: one of `CROPS`, made.
       flip: mirror left and right with probability one half.
-      flip_vertical: the same of top and bottom.
+      color_jitter: strength, 0 for none; as in torchvision it may be above 1, and factors then start at 0.
+      flip_vertical: mirror top and bottom with probability one half.
       repeats: how many times an image comes, one after the other, each with its own augmentation (arXiv 1901.09335);
         an epoch keeps its length, and has so many times fewer images.
       views: of each sample, for a loss that compares them (AugMix, arXiv 1912.02781): the first is cropped and flipped
         alone, and each other is that distorted in its own way. 1: one, distorted.
       ramp: what the size is in early epochs, where not `size`.
-      color_jitter: strength, 0 for none; as in torchvision it may be above 1, and factors then start at 0.
     """
     size: int
     crop: Callable = dataclasses.field(default_factory=RandomResized)
     flip: bool = True
+    color_jitter: float = 0.0
     flip_vertical: bool = False
     repeats: int = 1
     views: int = 1
     ramp: Ramp | None = None
-    color_jitter: float = 0.0
 
     def __post_init__(self):
         if self.size < 1:
