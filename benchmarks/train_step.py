@@ -81,7 +81,8 @@ def measure(name: str, dtype: str, arguments: argparse.Namespace) -> dict:
                               mesh=step.make_mesh())
     state = training.init(0, arguments.size)
     source = Synthetic('', 'train', model.num_classes, arguments.size, arguments.batch)
-    _, batch = next(input_pipeline.drawn_batches(source, arguments.batch, 0, training.mesh))
+    shape = (arguments.batch, arguments.size, arguments.size, 3)
+    _, batch = next(input_pipeline.drawn_batches(source, shape, 0, training.mesh))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
     began = time.perf_counter()

@@ -101,11 +101,17 @@ def _data() -> ConfigDict:
 def _augment() -> ConfigDict:
     augment = ConfigDict()
     augment.size = 224                      # side in pixels
-    augment.crop = 'random_resized'         # random_resized, pad (CIFAR's) or none
+    augment.crop = 'random_resized'         # random_resized, shorter_side (VGG's), pad (CIFAR's) or none
     augment.scale = placeholder(tuple)      # random_resized: area, as a fraction of the image's
     augment.ratio = placeholder(tuple)      # random_resized: width over height
+    augment.shorter = placeholder(tuple)    # shorter_side: (least, most) pixels that side is resized to
     augment.pad = placeholder(int)          # pad: zeros on each side, in pixels
     augment.flip = True                     # left and right, every second image
+    augment.flip_vertical = placeholder(bool)  # top and bottom, every second image
+    augment.repeats = placeholder(int)      # times an image comes in a row, in an epoch of as many samples
+    augment.views = placeholder(int)        # of each sample: the first undistorted, for a loss that compares them
+    augment.first_size = placeholder(int)   # side in early epochs, with ramp_epochs
+    augment.ramp_epochs = placeholder(tuple)  # (start, end): epochs between which the side grows to size
     augment.color_jitter = 0.0              # strength on brightness, contrast and saturation
     return augment
 

@@ -130,6 +130,7 @@ class Experiment:
         self.steps_per_epoch = len(self.train) / options.batch_size
         planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
         self.steps = 1 if options.dry_run else planned
+        self._check_ramp(planned)
         self.every = self._cadences()
         normalize, mix = open_device_part(options)
         self.train_step = self._make_train_step(normalize, mix, planned)
@@ -147,6 +148,12 @@ class Experiment:
             if size < 1 or size % max(1, parts):
                 raise UserError(f'config.{name}={size} must be a positive multiple of {parts}: {devices} devices times '
                                 f'config.accumulation={options.accumulation} where it is trained on')
+
+    def _check_ramp(self, steps: int):
+        ramp, last = self._augment.ramp, (steps - 1) * self.options.batch_size // len(self.train)
+        if ramp and ramp.ramp_epochs[1] > last:
+            raise UserError(f'config.augment.ramp_epochs={ramp.ramp_epochs} must end by epoch {last}, counted from 0, '
+                            'the last that the run begins: no image would have the size that config.augment.size says')
 
     def _cadences(self) -> Cadences:
         options, epoch = self.options, self.steps_per_epoch

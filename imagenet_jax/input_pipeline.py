@@ -3,11 +3,13 @@
     source -> decode and augment one image (images) -> uint8 batch of this process -> copy to its devices
 
 Training batch t is a pure function of (seed, t): the stream of all epochs' shuffled samples is cut into batches, so
-that resuming needs only the step, and neither workers nor devices change which samples come. Evaluation goes through
-the split once, in order, its last batch padded.
+that resuming needs only the step, and neither workers nor devices change which samples come. Where images grow with
+the epochs, all of a batch have the size of the epoch in which it begins. Evaluation goes through the split once, in
+order, its last batch padded.
 
 A batch of this process, of b images:
-  image: uint8 (b, size, size, 3)      index: int32 (b,), the sample's place in the source
+  image: uint8 (b, size, size, 3), in training of several views (b, views, size, size, 3)
+  index: int32 (b,), the sample's place in the source
   label: int32 (b,); multi-label float32 (b, K), NaN where a class is not counted
   bad: int32 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the
     unreadable sample itself (its pixels are zero); -1 where the sample was readable
@@ -31,6 +33,7 @@ from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.decode import DecodeError, decode
+from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.sources import Source
 from imagenet_jax.workers import Workers, load
@@ -44,11 +47,13 @@ _REPLACEMENTS = 16
 class _TrainSamples:
     """What one process takes, by place: augmented samples of epoch after epoch, each in an order of its own.
 
+    An image that is repeated takes places in a row, and the epoch ends before the last images of its order.
+
     `grain.MapDataset.range(n).shuffle().repeat().random_map(...)` would do, but for what it costs: half as much again
     as reading and cropping stored pixels. Its shuffle takes 5 us an image of many and 40 of few, its layers the rest.
     """
 
-    def __init__(self, source: Source, transform: Callable, seed: int, first: int, every: int):
+    def __init__(self, source: Source, transform: TrainView, seed: int, first: int, every: int):
         self._source, self._transform, self._seed, self._first, self._every = source, transform, seed, first, every
         self._rngs = RngPool(seed)
 
@@ -56,7 +61,7 @@ class _TrainSamples:
         place = self._first + self._every * place
         epoch, at = divmod(place, len(self._source))
         rng = self._rngs.acquire_rng(place)
-        sample = self._sample(int(_order(len(self._source), self._seed, epoch)[at]), rng)
+        sample = self._sample(int(_order(len(self._source), self._seed, epoch)[at // self._transform.repeats]), rng)
         self._rngs.release_rng(rng)
         return sample
 
@@ -102,21 +107,42 @@ def _sample(image, label, index, bad) -> dict:
     return {'image': image, 'label': label, 'index': np.int32(index), 'bad': np.int32(bad)}
 
 
-def train_batches(source: Source, transform: Callable, batch_size: int, seed: int, start_step: int = 0,
+def train_batches(source: Source, transform: TrainView, batch_size: int, seed: int, start_step: int = 0,
                   workers: Workers = Workers()) -> Iterator[dict]:
     """Endless training batches of this process from `start_step` on.
 
     Args:
       source: what to read.
-      transform: (image, numpy Generator) -> uint8 pixels, such as `images.train_view.TrainView`.
+      transform: what becomes of an image; with its ramp, by epoch.
       batch_size: of all processes together.
       seed: decides order and augmentation.
       start_step: of the first batch.
-      workers: who decodes; does not change what comes.
+      workers: who decodes; does not change what comes. They are started anew for each size of a ramp.
     """
     local = _local(batch_size)
-    samples = _TrainSamples(source, transform, seed, jax.process_index(), jax.process_count())
-    return load(samples, local, start_step, None, workers)
+
+    def batches(view, start, stop):
+        samples = _TrainSamples(source, view, seed, jax.process_index(), jax.process_count())
+        return load(samples, local, start, stop, workers)
+    return _size_by_size(batches, transform, len(source), batch_size, start_step)
+
+
+def _size_by_size(batches: Callable, transform: TrainView, samples: int, batch_size: int, start: int) -> Iterator:
+    """From step `start` on what `batches(view, first step, step after the last or None)` gives, a view for each size.
+
+    Args:
+      batches: makes a generator.
+      transform: with a ramp or without.
+      samples: of an epoch.
+      batch_size: of all processes together.
+      start: the first step.
+    """
+    sizes = transform.ramp.sizes() if transform.ramp else [(0, transform.size)]
+    begins = [-(-epoch * samples // batch_size) for epoch, _ in sizes]  # the first batch that begins in that epoch
+    for (_, size), begin, stop in zip(sizes, begins, [*begins[1:], None], strict=True):
+        begin = max(begin, start)
+        if stop is None or begin < stop:
+            yield from batches(dataclasses.replace(transform, size=size), begin, stop)
 
 
 def eval_batches(source: Source, transform: Callable, batch_size: int, workers: Workers = Workers()) -> Iterator[dict]:
@@ -162,23 +188,29 @@ def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh) -> Iterator[tup
         batches.close()
 
 
-def drawn_batches(source: Source, batch_size: int, seed: int, mesh: jax.sharding.Mesh,
-                  start_step: int = 0) -> Iterator[tuple[dict, dict]]:
-    """Training batches made where they are used, a pure function of (seed, step); no host batch comes with them."""
+def drawn_batches(source: Source, shape: tuple[int, ...], seed: int, mesh: jax.sharding.Mesh, start_step: int = 0,
+                  stop_step: int | None = None) -> Iterator[tuple[dict, dict]]:
+    """Training batches made where they are used, a pure function of (seed, step); no host batch comes with them.
+
+    `shape` is of a batch of images, and the step `stop_step` is the first that has no batch any more.
+    """
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P(DATA_AXIS)))
     def draw(step):
-        return source.draw(jax.random.fold_in(jax.random.key(seed), step), batch_size)
+        return source.draw(jax.random.fold_in(jax.random.key(seed), step), shape)
 
-    for step in itertools.count(start_step):
+    for step in itertools.count(start_step) if stop_step is None else range(start_step, stop_step):
         yield {}, draw(step)
 
 
-def train_pairs(source: Source, transform: Callable, batch_size: int, seed: int, start_step: int, workers: Workers,
+def train_pairs(source: Source, transform: TrainView, batch_size: int, seed: int, start_step: int, workers: Workers,
                 mesh: jax.sharding.Mesh) -> Iterator[tuple[dict, dict]]:
     """(host batch, batch on the devices) from `start_step` on, however the source gives them; see `train_batches`."""
-    if source.draws:
-        return drawn_batches(source, batch_size, seed, mesh, start_step)
-    return to_devices(train_batches(source, transform, batch_size, seed, start_step, workers), mesh)
+    if not source.draws:
+        return to_devices(train_batches(source, transform, batch_size, seed, start_step, workers), mesh)
+
+    def batches(view, start, stop):
+        return drawn_batches(source, (batch_size, *view.shape), seed, mesh, start, stop)
+    return _size_by_size(batches, transform, len(source), batch_size, start_step)
 
 
 def why_unreadable(source: Source, index: int) -> str:

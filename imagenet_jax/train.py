@@ -74,17 +74,21 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
     stack.callback(batches.close)
     progress = Progress(start, experiment.steps, writer is not None)
     stack.callback(progress.close)
-    meter, bad, row, drawn = Meter(options.batch_size), experiment.bad_samples, {}, start
+    meter, bad, row, drawn, shape = Meter(options.batch_size), experiment.bad_samples, {}, start, None
     for at in range(start + 1, experiment.steps + 1):
         host_batch, batch = next(batches)
         bad.check(host_batch)
+        compiles, shape = batch['image'].shape != shape, batch['image'].shape
         if at == start + 1:
             _describe_start(experiment, state, batch, writer, at - 1)
+        elif compiles:
+            meter.pause()
+            log.info('from step %d on images have %d pixels a side; compiling the train step for them', at, shape[-2])
         began = time.perf_counter()
         state, metrics = experiment.train_step(state, batch)
         meter.add(metrics)
         progress.advance()
-        if at == start + 1:
+        if compiles:
             meter.pause()
             log.info('compiled and made in %.1f s', time.perf_counter() - began)
         numbers, evaluating = {}, every.evaluate.due(at)

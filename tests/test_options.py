@@ -242,3 +242,15 @@ def test_options_arrive():
     assert [round(float(rate(t)), 4) for t in (0, 5, 10, 70)] == [0, 0.1, 0.2, 0.01]
     config.steps = 30
     assert Experiment(config).steps == 30
+
+
+@pytest.mark.parametrize(('steps', 'end', 'last'), [(0, 9.0, None), (0, 9.5, 9), (41, 4.0, None), (40, 4.0, 3)])
+def test_a_ramp_has_to_end_within_the_run(steps, end, last):
+    """Of ten epochs of ten steps the last to begin is epoch 9."""
+    config = small()
+    config.epochs, config.steps, config.augment.first_size = 10.0, steps, 4
+    config.augment.ramp_epochs = (1.0, end)
+    if last is None:
+        assert Experiment(config).abstract_state().params
+    else:
+        refused(config, rf'config\.augment\.ramp_epochs=\(1\.0, {end}\) must end by epoch {last}, counted from 0')

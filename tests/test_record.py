@@ -72,3 +72,15 @@ def test_a_run_may_go_on_with_remat(tmp_path):
     record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet50', 'remat': True}})
     with pytest.raises(UserError, match=r'model\.name'):
         record.check_resumable(tmp_path, {'loss': {'name': 'softmax'}, 'model': {'name': 'resnet101', 'remat': True}})
+
+
+def test_what_decides_which_images_come_is_fixed_and_what_becomes_of_them_is_not(tmp_path, caplog):
+    def entry(**augment):
+        return {'loss': {'name': 'softmax'}, 'augment': {'size': 8, **augment}}
+    record.write(tmp_path, entry(repeats=None))
+    with pytest.raises(UserError, match=r'config\.augment\.repeats: was None, now 3'):
+        record.check_resumable(tmp_path, entry(repeats=3))
+    with caplog.at_level(logging.INFO, 'imagenet_jax'):
+        record.check_resumable(tmp_path, entry(views=2, first_size=4))
+    assert caplog.messages == ['resuming with config.augment.first_size=4, which was None',
+                               'resuming with config.augment.views=2, which was None']

@@ -150,6 +150,29 @@ def test_a_run_that_is_killed_amid_its_patience_waits_on(tmp_path):
     assert 'nothing to do: the run is at step 20, and 4 evaluations' in run(whole, *WATCHED)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('middle', [50, 80])
+def test_a_run_that_is_killed_while_its_images_grow_ends_as_it_would_have(middle, tmp_path):
+    """Sides 8, 8, 12, 12, 16, 16 by epoch, in 23, 22, 23, 22, 23 and 22 batches; killed amid the second and the third
+    side, and resumed by other workers."""
+    growing = ('--config.augment.size=16', '--config.augment.first_size=8', '--config.augment.ramp_epochs=(1, 5)',
+               '--config.augment.repeats=2', '--config.epochs=6', '--config.data.threads=2')
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    output = run(whole, *growing)
+    for step, side in ((46, 12), (91, 16)):
+        assert f'from step {step} on images have {side} pixels a side; compiling' in output
+    assert output.count('compiled and made in') == 3
+    process = start(parts, *growing)
+    stop_when(process, lambda: len(rows(parts)) >= middle)
+    finish(process, -signal.SIGKILL)
+    assert saved(parts)[-1] >= middle - 10
+    run(parts, *growing, '--config.data.processes=2')
+    last = rows(whole)[-1]['step']
+    assert contents(parts, last) == contents(whole, last)
+    assert numbers(parts) == numbers(whole)
+    assert not [row for row in rows(whole) if row['step'] in (1, 46, 91) and 'train/images_per_s' in row]
+
+
 def test_run_folder(reference):
     record = json.loads((reference / 'config.json').read_text())
     assert record['model']['name'] == 'resnet8_cifar'

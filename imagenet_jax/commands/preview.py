@@ -8,7 +8,7 @@
   --config FILE        the recipe
   --config.NAME=VALUE  changes one option of it
   --output FILE        the picture, PNG by its ending, or another that Pillow writes
-  --count N            images in it, 16 where not given
+  --count N            images in it, 16 where not given; of several views (config.augment.views) each counts
   --step N             from which batch on: those that a run trains on at that step, the first where not given
   --split train|eval   train where not given
 
@@ -16,6 +16,7 @@ The device's part is computed here on the CPU; its normalising is undone at the 
 """
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,7 +65,8 @@ def _preview(config) -> None:
         seen = map(_through_device(options), itertools.count(_STEP.value), itertools.islice(batches, skipped, None))
         rows = ((batch, row) for batch in seen
                 for row in np.flatnonzero(batch.get('mask', batch['index'] >= 0)))
-        shown = [_pair(source, names, batch, row) for batch, row in itertools.islice(rows, _COUNT.value)]
+        pairs = (pair for batch, row in rows for pair in _pairs(source, names, batch, row))
+        shown = list(itertools.islice(pairs, _COUNT.value))
     if not shown:
         raise UserError(f'--step {_STEP.value}: the split has no batch of that number')
     heading = f'{recipes.name()}, {_SPLIT.value}, step {_STEP.value}'
@@ -96,6 +98,15 @@ def _through_device(options: Options) -> Callable[[int, dict], dict]:
         key = step.stream(step.step_key(jax.random.key(options.seed), at), 'mix')
         return normalize.undo(seen(normalize, mix, images, images[::-1], mix.share(key) if mix else None))
     return lambda at, batch: batch | {'image': np.asarray(show(at, batch['image']))}
+
+
+def _pairs(source: sources.Source, names: list[str], batch: dict, row: int) -> list[Pair]:
+    """One of an image, or one of each of its views."""
+    if batch['image'].ndim == 4:
+        return [_pair(source, names, batch, row)]
+    pairs = [_pair(source, names, batch | {'image': views}, row) for views in batch['image'].swapaxes(0, 1)]
+    return [dataclasses.replace(pair, title=f'{pair.title}, view {number} of {len(pairs)}')
+            for number, pair in enumerate(pairs, 1)]
 
 
 def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pair:

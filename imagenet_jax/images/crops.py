@@ -31,9 +31,14 @@ class RandomResized:
 
     def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         height, width = image_size(image)
-        top, left, h, w = crop_box(height, width, self.scale, self.ratio, rng)
-        shrink = max(n for n in (1, 2, 4, 8) if n == 1 or n * size <= min(h, w))
-        return resize(decode_box(image, width, (top, left, top + h, left + w), shrink), size, size)
+        return _resized(image, width, crop_box(height, width, self.scale, self.ratio, rng), size)
+
+
+def _resized(image: bytes | np.ndarray, width: int, box: tuple[int, int, int, int], size: int) -> np.ndarray:
+    """The box (top, left, height, width) of an image so wide; a JPEG is decoded no larger than it has to be."""
+    top, left, h, w = box
+    shrink = max(n for n in (1, 2, 4, 8) if n == 1 or n * size <= min(h, w))
+    return resize(decode_box(image, width, (top, left, top + h, left + w), shrink), size, size)
 
 
 def crop_box(height: int, width: int, scale, ratio, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -53,6 +58,37 @@ def crop_box(height: int, width: int, scale, ratio, rng: np.random.Generator) ->
     w = min(width, max(1, round(height * ratio[1])))
     h = min(height, max(1, round(width / ratio[0])))
     return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclasses.dataclass(frozen=True)
+class ShorterSide:
+    """Scale augmentation (VGG, arXiv 1409.1556; ResNet, 1512.03385): resized, then a random window of `size`.
+
+    The window is cut first, to whole pixels of the image as it is stored, so that no more is decoded than it needs.
+
+    Attributes:
+      shorter: (least, most) pixels that the shorter side is resized to, uniform.
+    """
+    shorter: tuple[int, int] = (256, 480)
+
+    def __post_init__(self):
+        if not 0 < self.shorter[0] <= self.shorter[1]:
+            raise UserError(f'augment.shorter {self.shorter} must be (least, most), 0 < least <= most')
+
+    def check(self, size: int, ramp: bool) -> None:
+        """Raises UserError where windows of `size` do not fit, or where the size is to change."""
+        if self.shorter[0] < size:
+            raise UserError(f'augment.shorter {self.shorter} must not be below augment.size {size}')
+        if ramp:
+            raise UserError('augment.crop=shorter_side counts its sides in pixels, and augment.first_size changes what '
+                            'they mean: use augment.crop=random_resized with it')
+
+    def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        height, width = image_size(image)
+        shorter = rng.integers(self.shorter[0], self.shorter[1] + 1)
+        side = max(1, round(min(height, width) * size / shorter))
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        return _resized(image, width, (top, left, side, side), size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,4 +119,4 @@ class Whole:
         return resize(decode(image), size, size)
 
 
-CROPS = {'random_resized': RandomResized, 'pad': Pad, 'none': Whole}
+CROPS = {'random_resized': RandomResized, 'shorter_side': ShorterSide, 'pad': Pad, 'none': Whole}

@@ -41,6 +41,11 @@ def flip(pixels: np.ndarray) -> np.ndarray:
     return cv2.flip(pixels, 1)
 
 
+def flip_vertical(pixels: np.ndarray) -> np.ndarray:
+    """Top and bottom change places."""
+    return cv2.flip(pixels, 0)
+
+
 def brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
     """Away from black by the factor, as Pillow's enhancement of that name; 1 leaves the pixels as they are."""
     return _away_from(0.0, pixels, factor)

@@ -6,7 +6,11 @@ import numpy as np
 
 
 def image_grid(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> one picture, as near to square as N allows, small images enlarged."""
+    """uint8 (N, H, W, 3) -> one picture, as near to square as N allows, small images enlarged.
+
+    Of several views, (N, views, H, W, 3), the first.
+    """
+    images = images[:, 0] if images.ndim == 5 else images
     zoom = max(1, 64 // images.shape[1])
     images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
     columns = math.ceil(math.sqrt(len(images)))

@@ -65,7 +65,7 @@ class Meter:
         row = {f'train/{name}': float(np.mean([r[name] for r in good])) if good else math.nan
                for name in ('loss', 'accuracy', 'grad_norm')}
         row |= {f'train/{name}': self._rows[-1][name] for name in ('learning_rate', 'loss_scale', 'bad_steps')}
-        if self._seconds:
+        if self._steps:
             row['train/images_per_s'] = self._steps * self._batch_size / self._seconds
         self._rows, self._steps, self._seconds = [], 0, 0.0
         return row

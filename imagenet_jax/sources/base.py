@@ -19,7 +19,7 @@ class Source(abc.ABC):
       class_names: one a class, in label order; empty where the layout has none.
       on_disk: False where no path has to be given.
       refers: True where the layout only names images, which may lie beside it in another layout.
-      draws: True where training batches are drawn on the devices, by `draw(key, batch_size)`, and not read.
+      draws: True where training batches are drawn on the devices, by `draw(key, shape)`, and not read.
     """
     labels: np.ndarray
     class_names: tuple[str, ...] = ()

@@ -29,12 +29,12 @@ class Synthetic(Source):
     def image(self, index):
         return np.random.default_rng(index).integers(256, size=(self.size, self.size, 3), dtype=np.uint8)
 
-    def draw(self, key, batch_size: int) -> dict:
-        """A training batch from a JAX key: uint8 images, int32 labels."""
+    def draw(self, key, shape: tuple[int, ...]) -> dict:
+        """A training batch from a JAX key: uint8 images of that shape, int32 labels."""
         import jax  # of all sources this one alone needs it
         pixels, labels = jax.random.split(key)
-        return {'image': jax.random.bits(pixels, (batch_size, self.size, self.size, 3), np.uint8),
-                'label': jax.random.randint(labels, (batch_size,), 0, self.num_classes, np.int32)}
+        return {'image': jax.random.bits(pixels, shape, np.uint8),
+                'label': jax.random.randint(labels, shape[:1], 0, self.num_classes, np.int32)}
 
     def key(self, index):
         return f'synthetic/{index}'

@@ -6,7 +6,7 @@ import pytest
 from fixtures_images import difference, scene
 from PIL import Image, ImageEnhance
 
-from imagenet_jax.images.ops import OPERATIONS, color_jitter, flip, resize
+from imagenet_jax.images.ops import OPERATIONS, color_jitter, flip, flip_vertical, resize
 
 
 @pytest.mark.parametrize('shape,to', [((96, 128), (48, 60)), ((60, 70), (24, 24)), ((96, 60), (32, 70)),
@@ -22,6 +22,7 @@ def test_training_resize_is_close_to_pillows_antialiased_bilinear(shape, to):
 
 def test_flip_mirrors():
     np.testing.assert_array_equal(flip(scene(5, 7)), scene(5, 7)[:, ::-1])
+    np.testing.assert_array_equal(flip_vertical(scene(5, 7)), scene(5, 7)[::-1])
 
 
 @pytest.mark.parametrize('name,pillow', [('brightness', ImageEnhance.Brightness), ('contrast', ImageEnhance.Contrast),

@@ -11,7 +11,9 @@ from fixtures_images import jpeg, scene
 from configs import common
 from imagenet_jax.errors import UserError
 from imagenet_jax.images import train_view
-from imagenet_jax.images.crops import Pad, RandomResized, Whole
+from imagenet_jax.images.crops import Pad, RandomResized, ShorterSide, Whole
+from imagenet_jax.images.ops import color_jitter
+from imagenet_jax.images.ramp import Ramp
 from imagenet_jax.images.train_view import TrainView
 
 ROOT = Path(__file__).parents[2]
@@ -23,9 +25,12 @@ def test_flip_mirrors_half_of_the_images():
     assert set(seen) == {pixels.tobytes(), pixels[:, ::-1].tobytes()}
     assert 0.4 < seen.count(pixels.tobytes()) / 400 < 0.6
     assert {TrainView(8, Whole(), flip=False)(pixels, rng).tobytes() for _ in range(20)} == {pixels.tobytes()}
+    both = [TrainView(8, Whole(), flip_vertical=True)(pixels, rng).tobytes() for _ in range(400)]
+    assert set(both) == {turned.tobytes() for turned in (pixels, pixels[:, ::-1], pixels[::-1], pixels[::-1, ::-1])}
+    assert min(both.count(one) for one in set(both)) > 60
 
 
-@pytest.mark.parametrize('crop', [RandomResized(), Pad(2), Whole()])
+@pytest.mark.parametrize('crop', [RandomResized(), ShorterSide((8, 16)), Pad(2), Whole()])
 @pytest.mark.parametrize('image', [jpeg(), scene(9, 5), scene(8, 8)[..., :1]], ids=['jpeg', 'rgb', 'grey'])
 def test_every_crop_is_uint8_of_the_size_and_a_function_of_the_generator(crop, image):
     view = TrainView(8, crop, color_jitter=0.4)
@@ -38,6 +43,22 @@ def test_every_crop_is_uint8_of_the_size_and_a_function_of_the_generator(crop, i
 def test_without_flip_and_jitter_the_crop_is_the_view():
     pixels = scene(16, 16)
     np.testing.assert_array_equal(TrainView(16, Whole(), flip=False)(pixels, np.random.default_rng(0)), pixels)
+
+
+def test_views_are_of_one_crop_and_the_first_is_as_it_was_cut():
+    image = scene(40, 30)
+    plain, view = TrainView(16), TrainView(16, views=3, color_jitter=0.4)
+    for seed in range(8):  # some of them flipped
+        first, *others = views = view(image, np.random.default_rng(seed))
+        assert views.shape == view.shape == (3, 16, 16, 3) and views.dtype == np.uint8
+        rng = np.random.default_rng(seed)
+        np.testing.assert_array_equal(first, plain(image, rng))
+        for other in others:  # drawn one after the other
+            np.testing.assert_array_equal(other, color_jitter(first, 0.4, rng))
+        assert (others[0] != others[1]).any()
+    np.testing.assert_array_equal(TrainView(16, views=2)(image, np.random.default_rng(0)),
+                                  [plain(image, np.random.default_rng(0))] * 2)
+    assert plain.shape == (16, 16, 3)
 
 
 # --- from a config
@@ -57,6 +78,11 @@ def test_a_section_chooses_the_crop_and_sets_it():
     assert created(('augment.crop', 'pad')) == TrainView(224, Pad(4))
     assert created(('augment.crop', 'pad'), ('augment.pad', 28)) == TrainView(224, Pad(28))
     assert created(('augment.crop', 'none'), ('augment.size', 16)) == TrainView(16, Whole())
+    assert created(('augment.crop', 'shorter_side')) == TrainView(224, ShorterSide((256, 480)))
+    assert created(('augment.repeats', 3), ('augment.views', 2), ('augment.flip_vertical', True)) == TrainView(
+        224, repeats=3, views=2, flip_vertical=True)
+    assert created(('augment.first_size', 128), ('augment.ramp_epochs', (2, 5.5))) == TrainView(
+        224, ramp=Ramp(size=224, first_size=128, ramp_epochs=(2, 5.5)))
     assert train_view.create({'size': 8, 'crop': 'random_resized', 'scale': [0.5, 1]}, 'config.augment') == TrainView(
         8, RandomResized((0.5, 1)))
 
@@ -73,6 +99,13 @@ def test_a_section_chooses_the_crop_and_sets_it():
     ({'scale': (0.0, 1.0)}, r'augment\.scale'), ({'scale': (0.5, 1.5)}, r'augment\.scale'),
     ({'scale': (0.9, 0.1)}, r'augment\.scale'), ({'ratio': (2.0, 1.0)}, r'augment\.ratio'),
     ({'size': 0}, r'augment\.size 0 must be positive'),
+    ({'crop': 'shorter_side', 'shorter': (7, 9)}, r'augment\.shorter \(7, 9\) must not be below augment\.size 8'),
+    ({'crop': 'shorter_side', 'shorter': (9, 8)}, r'augment\.shorter \(9, 8\) must be \(least, most\)'),
+    ({'crop': 'shorter_side', 'first_size': 4, 'ramp_epochs': (0, 1)}, r'use augment\.crop=random_resized with it'),
+    ({'repeats': 0}, r'augment\.repeats 0 must be at least 1'), ({'views': 0}, r'augment\.views 0 must be at least 1'),
+    ({'first_size': 4}, r'config\.augment lacks ramp_epochs'),
+    ({'ramp_epochs': (0, 1)}, r'config\.augment lacks first_size'),
+    ({'ramp': 3}, r"option config\.augment\.ramp: nothing reads 'ramp'"),
     ({'color_jitter': -0.1}, r'augment\.color_jitter -0\.1 must be finite and not negative'),
     ({'color_jitter': float('nan')}, r'config\.augment\.color_jitter=nan must be a finite number')])
 def test_wrong_options_are_refused(options, message):

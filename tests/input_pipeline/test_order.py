@@ -1,12 +1,15 @@
 """Which samples come, in what order, whoever decodes them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
-from fixtures_input import COUNT, ONE, VIEW, assert_same, joined, take, train
+from fixtures_input import AUGMENT, COUNT, ONE, VIEW, assert_same, joined, take, train
+from grain.experimental import RngPool
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.input_pipeline import Workers, eval_batches
+from imagenet_jax.input_pipeline import Workers, eval_batches, train_batches
 
 
 def test_batch_has_the_promised_arrays(good):
@@ -70,6 +73,31 @@ def test_hosts_share_each_batch(good, monkeypatch):
         assert_same(interleaved, whole)
     with pytest.raises(UserError, match='batch of 5 images does not divide among 2 processes'):
         train(good, 1, batch=5)
+
+
+@pytest.mark.parametrize('repeats', [2, 3, 20])
+def test_a_repeated_image_comes_in_a_row_with_views_of_its_own(good, repeats, monkeypatch):
+    view = dataclasses.replace(AUGMENT, repeats=repeats)
+
+    def taken(start, count):
+        return take(train_batches(good, view, 4, 0, start, ONE), count)
+
+    index, once = joined(taken(0, COUNT), 'index'), joined(train(good, COUNT), 'index')
+    for place in range(4 * COUNT):  # epochs of as many samples, each the start of its order
+        epoch, at = divmod(place, COUNT)
+        assert index[place] == once[epoch * COUNT + at // repeats]
+    images = joined(taken(0, COUNT), 'image')
+    assert len({image.tobytes() for image in images}) == 4 * COUNT
+    samples = [(image, label) for image, label in zip(images, joined(taken(0, COUNT), 'label'), strict=True)]
+    for place in (0, 7, 30):  # as at that place any image is augmented
+        pixels = view(good.image(index[place]), RngPool(0).acquire_rng(place))
+        np.testing.assert_array_equal(samples[place][0], pixels)
+        assert samples[place][1] == good.labels[index[place]]
+    assert_same(taken(5, 6), taken(0, COUNT)[5:])
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    for host in range(2):
+        monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
+        np.testing.assert_array_equal(joined(taken(0, COUNT), 'image'), images[host::2])
 
 
 def test_wrong_numbers_are_refused(good):

@@ -34,7 +34,7 @@ def test_closing_the_device_iterator_closes_the_one_below(good):
 
 def synthetic(count, seed=0, start=0, devices=1):
     source = sources.create('synthetic', '', 'train', 5, 4, num_examples=10)
-    return take(drawn_batches(source, 64, seed, make_mesh(jax.devices()[:devices]), start), count)
+    return take(drawn_batches(source, (64, 4, 4, 3), seed, make_mesh(jax.devices()[:devices]), start), count)
 
 
 def test_synthetic_batches_are_made_on_the_devices():

@@ -62,9 +62,8 @@ def test_two_processes_evaluate_every_image_once(spoiled):
     assert_same(take(eval_batches(spoiled, VIEW, 4, Workers(processes=2))), take(eval_batches(spoiled, VIEW, 4, ONE)))
 
 
-class Faulty:
-    """A transform with a mistake in it."""
-    size = 8
+class Faulty(TrainView):
+    """One with a mistake in it."""
 
     def __call__(self, image, rng):
         if rng.random() < 0.2:  # of seed 2 not the first, which is tried without processes
@@ -74,12 +73,12 @@ class Faulty:
 
 def test_a_mistake_in_a_thread_is_raised(good):
     with pytest.raises(ZeroDivisionError):
-        take(train_batches(good, Faulty(), 4, 0, workers=ONE), 20)
+        take(train_batches(good, Faulty(8), 4, 0, workers=ONE), 20)
 
 
 def test_a_mistake_in_a_process_is_raised_with_its_place(good):
     with pytest.raises(RuntimeError, match=r'(?s)in a worker process:.*in __call__.*ZeroDivisionError: of a kind'):
-        take(train_batches(good, Faulty(), 4, 2, workers=Workers(processes=1)), 20)
+        take(train_batches(good, Faulty(8), 4, 2, workers=Workers(processes=1)), 20)
 
 
 def test_training_gives_up_in_a_process_as_in_a_thread(tmp_path):

@@ -17,6 +17,7 @@ from imagenet_jax import experiment, input_pipeline, preview, sources
 from imagenet_jax.command_line import recipes
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.errors import UserError
+from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.crops import Pad
 from imagenet_jax.images.decode import decode
@@ -109,6 +110,25 @@ def test_preview_shows_what_is_mixed(tmp_path, monkeypatch):
     share = float(jax.random.beta(key, 0.4, 0.4))
     np.testing.assert_allclose(mixed, share * plain + (1 - share) * plain[::-1], atol=0.51)
     np.testing.assert_array_equal(*evaluation)
+
+
+def test_preview_shows_every_view(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipes, 'name', lambda: 'digits')
+    shown = []
+    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.extend(pairs) or Image.new('L', (1, 1)))
+    config = digits.get_config()
+    config.augment.views, config.augment.color_jitter, config.augment.first_size = 3, 0.4, 8
+    config.augment.ramp_epochs = (0, 2)
+    for step, side in ((0, 8), (60, 16)):
+        drawn(config, tmp_path / 'seen.png', step=step, count=7)
+        transform = train_view.create(config.augment, 'config.augment')
+        batches = input_pipeline.train_batches(sources.create('digits', '', 'train'), transform, 64, 0, step)
+        views = next(batches)['image'].reshape(-1, side, side, 3)
+        batches.close()
+        np.testing.assert_array_equal([pair.seen for pair in shown], views[:7])
+        assert [pair.title[1:] for pair in shown[:4]] == [', view 1 of 3', ', view 2 of 3', ', view 3 of 3',
+                                                          ', view 1 of 3']
+        shown.clear()
 
 
 def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tmp_path, monkeypatch):

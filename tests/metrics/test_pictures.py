@@ -12,6 +12,7 @@ def test_a_grid_has_its_images_in_rows():
     assert grid.shape == (2 * 64, 3 * 80, 3) and grid.dtype == np.uint8
     assert grid[::64, ::80, 0].tolist() == [[10, 11, 12], [13, 14, 0]]  # the rest is black
     np.testing.assert_array_equal(grid[64:, 80:160], images[4])
+    np.testing.assert_array_equal(image_grid(np.stack([images, 255 - images], 1)), grid)  # of two views the first
 
 
 @pytest.mark.parametrize(('side', 'zoom'), [(8, 8), (32, 2), (33, 1), (224, 1)])

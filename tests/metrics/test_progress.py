@@ -57,6 +57,10 @@ def test_speed_leaves_pauses_out(clock):
     assert meter.row()['train/images_per_s'] == 8  # at 3: two steps in two seconds
     meter.add(metrics())
     assert 'train/images_per_s' not in meter.row()
+    meter.resume()  # a batch is waited for, and its step compiles: no speed rather than none at all
+    meter.pause()
+    meter.add(metrics())
+    assert 'train/images_per_s' not in meter.row()
 
 
 def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
