@@ -166,9 +166,10 @@ class Experiment:
                             'config.eval_epochs and eval_steps are 0')
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
-            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),
+            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=(
+                *options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
-            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'))
+            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=steps)
 
     def initial_state(self) -> step.TrainState:
         """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""
