@@ -66,14 +66,19 @@ def _model() -> ConfigDict:
     model.num_classes = 1000
     model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
                                             # float32 (where unset, on a CPU)
-    model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all
+    model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all, 'frozen' as
+                                            # init_from has them; or group, switchable, evonorm_b0
     model.act = placeholder(str)            # relu, relu6, swish, hard_swish or mish, where not the family's own
     model.zero_gamma = placeholder(bool)    # last norm of each residual branch starts at scale 0
     model.drop_path = placeholder(float)    # residual blocks: rate at which the last one's branch is dropped
-    model.drop_block = placeholder(float)   # residual blocks: fraction of late maps that is dropped in squares
+    model.drop_block = placeholder(float)   # residual blocks: fraction of late maps that is dropped in squares, at the
+                                            # end of training; it rises linearly from 0
     model.remat = placeholder(bool)         # ResNets to MobileNets: computes blocks twice, saves memory (not on a CPU)
     model.stride_in_1x1 = placeholder(bool)  # bottleneck ResNets: v1 of the paper, not v1.5
-    model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; ResNets v2: 'conv' or 'avgpool'
+    model.shortcut = placeholder(str)       # CIFAR ResNets: 'A' pads, 'B' projects; other ResNets: 'conv' or 'avgpool'
+    model.stem = placeholder(str)           # ResNets v1: 'conv', or 'deep', which with avgpool is ResNet-D
+    model.antialias = placeholder(bool)     # ResNets v1: blur-pool instead of strides
+    model.squeeze_excite = placeholder(bool)  # ResNets v1, v2 and CIFAR's: branches are gated by channel
     model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower
     model.dropout = placeholder(float)      # rate, in families with dropout
     model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's

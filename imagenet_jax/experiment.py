@@ -171,12 +171,13 @@ class Experiment:
         if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
             raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
                             'config.eval_epochs and eval_steps are 0')
+        frozen = (*options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))
         head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
-            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze, head=head),
+            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=frozen, head=head),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
-            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'))
+            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=steps)
 
     def initial_state(self) -> step.TrainState:
         """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""

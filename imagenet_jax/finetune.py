@@ -1,9 +1,12 @@
-"""Where a run starts that does not start at random: config.init_from."""
+"""Where a run starts that does not start at random, config.init_from, and what of it stays: frozen norms."""
 
 import logging
 from pathlib import Path
 
 import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
 
 from imagenet_jax import weight_files, weights
 from imagenet_jax.checkpoint import load_variables
@@ -43,3 +46,21 @@ def load(source: str, model: nn.Module) -> dict[str, dict]:
         log.info('%s is for %d classes: the head starts anew, with %d', source, theirs.num_classes, model.num_classes)
         variables = weights.without_head(theirs, variables)
     return variables
+
+
+def frozen_norms(model: nn.Module, image_size: int, source: str) -> tuple[str, ...]:
+    """Patterns, as of config.freeze, of what config.model.norm=frozen leaves as it is; () for other norms.
+
+    Args:
+      model: from `models.create`.
+      image_size: side of the images, in pixels.
+      source: config.init_from; warns where it is ''.
+    """
+    if model.norm != 'frozen':
+        return ()
+    if not source:
+        log.warning('config.model.norm=frozen without config.init_from: norms stay as they start, and do nothing')
+    images = jnp.zeros((1, image_size, image_size, 3))
+    stats = jax.eval_shape(lambda: model.init(jax.random.key(0), images))['batch_stats']
+    norms = dict.fromkeys(path[:-1] for path in flax.traverse_util.flatten_dict(stats))
+    return tuple(f'{"/".join(path)}/*' for path in norms)

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Mix, mixed, seen
-from imagenet_jax.models.layers import DATA_AXIS, FROZEN, at_least_float32
+from imagenet_jax.models.layers import DATA_AXIS, FROZEN, PROGRESS, at_least_float32
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
 from imagenet_jax.task import Task
@@ -99,6 +99,8 @@ class TrainStep:
       accumulation: parts that each device's share of the batch is cut into, their gradients averaged into one update.
       ema_decay: of the running average, warmed up as min(decay, (1 + t) / (10 + t)); 0 for none.
       lookahead: slow weights, or none.
+      steps: of the whole run, over which DropBlock's rate rises linearly from 0 (arXiv 1810.12890, section 3); 0: it is
+        the same throughout.
     """
     model: nn.Module
     optimizer: Optimizer
@@ -110,6 +112,7 @@ class TrainStep:
     accumulation: int = 1
     ema_decay: float = 0.0
     lookahead: Lookahead = Lookahead()
+    steps: int = 0
 
     def __post_init__(self):
         if self.accumulation < 1:
@@ -180,7 +183,8 @@ class TrainStep:
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
         share = self.mix.share(stream(key, 'mix')) if self.mix else None
-        loss_and_gradients = jax.value_and_grad(partial(self._loss, state.loss_scale, share), has_aux=True)
+        loss_and_gradients = jax.value_and_grad(
+            partial(self._loss, state.loss_scale, share, self._progress(state.step)), has_aux=True)
         if self.mix:
             batch = batch | _partners(batch)
 
@@ -208,12 +212,18 @@ class TrainStep:
         device = jax.lax.axis_index(DATA_AXIS)
         return {name: jax.random.fold_in(jax.random.fold_in(stream(key, name), device), part) for name in MODEL_STREAMS}
 
-    def _loss(self, loss_scale, share, params, stats, part, keys):
+    def _progress(self, step) -> dict:
+        """The collection that tells the model how far training is, where it asks."""
+        if not (self.steps and getattr(self.model, 'drop_block', 0)):
+            return {}
+        return {PROGRESS: {'fraction': jnp.minimum(step.astype(jnp.float32) / self.steps, 1.0)}}
+
+    def _loss(self, loss_scale, share, progress, params, stats, part, keys):
         """(scaled loss, (loss, accuracy, statistics)) of one part on one device."""
         frozen = self.optimizer.frozen(params)
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
         params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
-        variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
+        variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats), **progress}
         images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
         targets_of = partial(self.task.targets, num_classes=logits.shape[-1], dtype=at_least_float32(logits).dtype)

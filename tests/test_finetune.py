@@ -103,8 +103,9 @@ def test_what_does_not_fit_is_named(given, tmp_path):
 class Training:
     """A ResNet of one block a stage under a step with these options."""
 
-    def __init__(self, freeze=(), decay=0.01):
-        self.model = CifarResNet(depth=1, num_classes=4)
+    def __init__(self, freeze=(), decay=0.01, norm='batch'):
+        self.model = CifarResNet(depth=1, num_classes=4, norm=norm)
+        freeze = (*freeze, *finetune.frozen_norms(self.model, 8, ''))
         self.step = make_step(self.model, SGD(freeze=freeze, weight_decay=decay))
         self.state = self.step.init(0, 8)
 
@@ -137,6 +138,23 @@ def test_a_frozen_norm_normalises_by_its_running_statistics():
     expected = optax.softmax_cross_entropy_with_integer_labels(logits, images['label']).mean()
     _, metrics = training.step(training.state, images)
     assert float(metrics['loss']) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_frozen_norms_stay_as_they_are(caplog):
+    """No gradient, decay or batch moves them; all else learns."""
+    training = Training(norm='frozen')
+    assert 'config.model.norm=frozen without config.init_from' in caplog.text
+    changes = training.changes(steps=2)
+    norms = {name for name in changes if '/bn' in name}
+    assert len(norms) == 4 * 7
+    assert {name for name, change in changes.items() if not change.any()} == norms
+
+
+def test_frozen_norms_are_told_to_the_optimizer():
+    model = CifarResNet(depth=1, num_classes=4, norm='frozen')
+    patterns = finetune.frozen_norms(model, 8, 'somewhere')
+    assert len(patterns) == 7 and patterns[0] == 'bn1/*'
+    assert finetune.frozen_norms(model.clone(norm='batch'), 8, '') == ()
 
 
 def test_frozen_parameters_cost_no_backward_pass():

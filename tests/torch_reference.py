@@ -110,6 +110,9 @@ def randomise(reference, seed=0):
                 value.uniform_(0.5, 1.5, generator=draw)
             for value in module.bias.data, module.running_mean:
                 value.normal_(0, 0.3, generator=draw)
+        elif isinstance(module, torch.nn.GroupNorm):
+            module.weight.data.uniform_(0.5, 1.5, generator=draw)
+            module.bias.data.normal_(0, 0.3, generator=draw)
     return reference.eval()
 
 

@@ -1,4 +1,4 @@
-"""What several families are put together from: stages, a shortcut, a head.
+"""What several families are put together from: stages, shortcuts, a stem, a head.
 
 Each of them is here, and not in the first family that had it, so that a family imports another only where it is a form
 of it.
@@ -9,7 +9,10 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models.layers import Layers, at_least_float32, global_mean
+from imagenet_jax.models.layers import Layers, SqueezeExcite, at_least_float32, divisible, global_mean, halve
+
+# Ratio of the squeeze and excitation that `model.squeeze_excite` and SE-ResNet have (arXiv 1709.01507).
+SE_RATIO = 16
 
 
 class Sequential(nn.Module):
@@ -67,7 +70,45 @@ class ProjectionShortcut(nn.Module):
     def __call__(self, x, features, stride):
         if stride == 1 and x.shape[-1] == features:
             return x
-        return self.layers.norm('1')(self.layers.conv(features, 1, stride, name='0')(x))
+        layers = self.layers
+        return layers.norm('1')(layers.conv(features, 1, layers.conv_stride(stride), name='0')(layers.blur(x, stride)))
+
+
+class AverageShortcut(nn.Module):
+    """Identity where shapes agree, else 2x2 average pool where it strides, a 1x1 convolution and a norm.
+
+    ResNet-D of arXiv 1812.01187.
+    """
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x, features, stride):
+        if stride == 1 and x.shape[-1] == features:
+            return x
+        x = halve(x) if stride == 2 else x
+        return self.layers.norm('2')(self.layers.conv(features, 1, name='1')(x))
+
+
+class DeepStem(nn.Module):
+    """Three 3x3 convolutions, the last twice as wide and without norm; the first strides (arXiv 1812.01187)."""
+    width: int
+    layers: Layers
+
+    @nn.compact
+    def __call__(self, x):
+        layers = self.layers
+        x = layers.norm_act(layers.conv(self.width, 3, 2, name='0')(x), '1')
+        x = layers.norm_act(layers.conv(self.width, 3, name='3')(x), '4')
+        return layers.conv(self.width * 2, 3, name='6')(x)
+
+
+def excite(x: jax.Array, ratio: int, layers: Layers) -> jax.Array:
+    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is.
+
+    The hidden layer is a multiple of 8 wide, as in timm: of a map of 64 channels 8, where the paper has 4. To be called
+    inside a compact method.
+    """
+    return SqueezeExcite(divisible(x.shape[-1] / ratio), layers, name='se')(x) if ratio else x
 
 
 def classify(x: jax.Array, num_classes: int, layers: Layers, name: str) -> jax.Array:

@@ -101,7 +101,7 @@ class GhostNet(NormedResidualNetwork):
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
-        x = layers.act(layers.norm('bn1')(layers.conv(self._scaled(16), 3, 2, name='conv_stem')(images)))
+        x = layers.norm_act(layers.conv(self._scaled(16), 3, 2, name='conv_stem')(images), 'bn1')
         block = layers.block(GhostBottleneck)
         by_block = iter(layers.by_block([stride for rows in _STAGES for *_, stride in rows]))
         stages = [partial(Sequential, tuple(

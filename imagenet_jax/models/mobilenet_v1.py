@@ -25,8 +25,8 @@ class SeparableConv(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers, c = self.layers, x.shape[-1]
-        x = layers.act(layers.norm('bn1')(layers.conv(c, 3, self.stride, c, name='conv_dw')(x)))
-        return layers.act(layers.norm('bn2')(layers.conv(self.features, 1, name='conv_pw')(x)))
+        x = layers.norm_act(layers.conv(c, 3, self.stride, c, name='conv_dw')(x), 'bn1')
+        return layers.norm_act(layers.conv(self.features, 1, name='conv_pw')(x), 'bn2')
 
 
 class MobileNetV1(Network):
@@ -48,7 +48,7 @@ class MobileNetV1(Network):
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train, remat=self.remat)
         stem = layers.conv(divisible(32 * self.width), 3, 2, name='conv_stem')
-        x = layers.act(layers.norm('bn1')(stem(images)))
+        x = layers.norm_act(stem(images), 'bn1')
         block = layers.block(SeparableConv)
         stages = tuple(partial(Sequential, tuple(
             partial(block, divisible(c * self.width), stride if i == 0 else 1, layers) for i in range(depth)))

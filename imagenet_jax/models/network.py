@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
-from imagenet_jax.models.layers import FLOAT32, Layers, floating
+from imagenet_jax.models.layers import ACTIVATING_NORMS, FLOAT32, PROGRESS, Layers, floating
 
 
 class Network(nn.Module):
@@ -21,7 +21,9 @@ class Network(nn.Module):
       num_classes: 0 answers the features that the classifier would see.
       dtype: of the computation, as a dtype or its name.
       param_dtype: of parameters, likewise.
-      norm: one of `layers.NORMS`: 'batch' (statistics of the device's own images) or 'sync' (of the global batch).
+      norm: one of `layers.NORMS`: 'batch' (statistics of the device's own images), 'sync' (of the global batch),
+        'group', 'switchable', 'evonorm_b0' (which is the activation as well, where one follows a norm) or 'frozen'
+        (statistics, scale and bias stay as they start; `finetune.frozen_norms` tells an optimizer).
       act: one of `layers.ACTIVATIONS`, the family's own by default.
     """
     num_classes: int = 1000
@@ -46,6 +48,11 @@ class Network(nn.Module):
         if self.dtype.itemsize == 2:
             runtime.guard_half_precision()
         self.layers(train=False)  # refuses names that it does not know
+        if self.norm != 'batch' and not getattr(self, 'batch_norm', True):
+            raise UserError(f'model.norm={self.norm}: this model has no norms')
+        if self.norm in ACTIVATING_NORMS and self.act != type(self).act:
+            raise UserError(f'model.act={self.act} cannot be with model.norm={self.norm}, which is an activation of '
+                            'its own; leave out one of them')
         super().__post_init__()
 
     @nn.nowrap
@@ -62,7 +69,8 @@ class ResidualNetwork(Network):
       drop_path: probability that training drops the branch of the last block, for an image; it grows linearly from 0
         at the first. All blocks count, though in the MobileNets some have no shortcut, and so nothing to drop.
       drop_block: fraction of the pixels, in squares, that training drops at the last two resolutions, after the norm
-        of the middle convolution of a block, or where a family's block says.
+        of the middle convolution of a block, or where a family's block says. It is multiplied by the variable
+        `fraction` of the collection `layers.PROGRESS`, which the train step gives, where there is one.
     """
     remat: bool = False
     drop_path: float = 0.0
@@ -75,6 +83,8 @@ class ResidualNetwork(Network):
 
     @nn.nowrap
     def layers(self, train: bool, **more) -> Layers:
+        if train and self.drop_block and self.has_variable(PROGRESS, 'fraction'):
+            more['progress'] = self.get_variable(PROGRESS, 'fraction')
         return super().layers(train, remat=self.remat, drop_path_rate=self.drop_path, drop_block_rate=self.drop_block,
                               **more)
 

@@ -64,12 +64,11 @@ class OctaveConvNorm(nn.Module):
         layers = self.layers
         if self.stride == 2:
             pair = _each(halve, pair)
-        high, low = OctaveConv(self.features, self.kernel, self.alpha, layers, name='conv')(pair)
-        high = layers.norm('bn_h', ends_branch=self.ends_branch)(high)
-        if low is not None:
-            low = layers.norm('bn_l', ends_branch=self.ends_branch)(low)
-        pair = layers.drop_block((high, low)) if self.drops else (high, low)
-        return _each(layers.act, pair) if self.act else pair
+        pair = OctaveConv(self.features, self.kernel, self.alpha, layers, name='conv')(pair)
+        if self.act:
+            return layers.norm_act(pair, ('bn_h', 'bn_l'), drops=self.drops)
+        return tuple(None if x is None else layers.norm(name, ends_branch=self.ends_branch)(x)
+                     for name, x in zip(('bn_h', 'bn_l'), pair, strict=True))
 
 
 class OctaveBottleneck(nn.Module):
@@ -90,7 +89,7 @@ class OctaveBottleneck(nn.Module):
         y = conv(self.width * 4, 1, act=False, ends_branch=True, name='conv3')(y)
         if [x is not None and x.shape for x in pair] != [x is not None and x.shape for x in y]:
             pair = conv(self.width * 4, 1, stride=self.stride, act=False, name='downsample')(pair)
-        return _each(self.layers.act, self.layers.join(pair, y))
+        return self.layers.act(self.layers.join(pair, y))
 
 
 class OctaveResNet(NormedResidualNetwork):
@@ -112,7 +111,7 @@ class OctaveResNet(NormedResidualNetwork):
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
-        x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
+        x = layers.norm_act(layers.conv(64, 7, 2, name='conv1')(images), 'bn1')
         pair = layers.max_pool(x, 3, 2, 1), None
         maps = {}
         for i, blocks in enumerate(layers.by_stage(self.depths)):

@@ -48,9 +48,8 @@ class Features(nn.Module):
             x = layers.conv(c.features, c.kernel, c.stride, self.groups if c.split else 1, padding=c.padding,
                             init=self.init, use_bias=self.use_bias, bias_init=nn.initializers.constant(c.bias),
                             name=str(next(index)))(x)
-            if self.batch_norm:
-                x = layers.norm(str(next(index)))(x)
-            x, _ = layers.act(x), next(index)
+            x = layers.norm_act(x, str(next(index))) if self.batch_norm else layers.act(x)
+            next(index)
             if c.lrn:
                 x, _ = local_response_norm(x, k=2.0, n=5, alpha=1e-4, beta=0.75), next(index)
             if c.pool:
@@ -76,9 +75,8 @@ class Classifier(nn.Module):
                 x, _ = drop(x), next(index)
             x = layers.dense(4096, use_bias=self.use_bias, bias_init=nn.initializers.constant(self.bias),
                              name=str(next(index)))(x)
-            if self.batch_norm:
-                x = layers.norm(str(next(index)))(x)
-            x, _ = layers.act(x), next(index)
+            x = layers.norm_act(x, str(next(index))) if self.batch_norm else layers.act(x)
+            next(index)
             if not self.dropout_first:
                 x, _ = drop(x), next(index)
         if self.num_classes:

@@ -8,8 +8,8 @@ from functools import partial
 import flax.linen as nn
 import jax
 
-from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
-from imagenet_jax.models.layers import Layers, at_least_float32, global_mean, halve
+from imagenet_jax.models.blocks import AverageShortcut, DeepStem, ProjectionShortcut, Stage, classify
+from imagenet_jax.models.layers import Layers, at_least_float32, global_mean
 from imagenet_jax.models.network import NormedResidualNetwork
 
 _RADIX = 2
@@ -29,26 +29,14 @@ class SplitAttention(nn.Module):
     def __call__(self, x):
         layers = self.layers
         hidden = max(32, x.shape[-1] * _RADIX // 4)
-        x = layers.norm('bn0')(layers.conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x))
-        x = layers.act(layers.drop_block(x))
+        x = layers.conv(self.features * _RADIX, 3, self.stride, _RADIX, name='conv')(x)
+        x = layers.norm_act(x, 'bn0', drops=True)
         splits = x.reshape(*x.shape[:-1], _RADIX, self.features)
         y = global_mean(splits.sum(-2), keepdims=True).astype(x.dtype)
         y = nn.relu(layers.norm('bn1')(layers.conv(hidden, 1, use_bias=True, name='fc1')(y)))
         y = layers.conv(self.features * _RADIX, 1, use_bias=True, name='fc2')(y)
         weights = jax.nn.softmax(at_least_float32(y.reshape(*y.shape[:-1], _RADIX, self.features)), axis=-2)
         return (splits * weights.astype(x.dtype)).sum(-2)
-
-
-class AverageShortcut(nn.Module):
-    """Identity where shapes agree, else 2x2 average pool where it strides, a 1x1 convolution and a norm."""
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x, features, stride):
-        if stride == 1 and x.shape[-1] == features:
-            return x
-        x = halve(x) if stride == 2 else x
-        return self.layers.norm('2')(self.layers.conv(features, 1, name='1')(x))
 
 
 class Bottleneck(nn.Module):
@@ -65,7 +53,7 @@ class Bottleneck(nn.Module):
     def __call__(self, x):
         layers = self.layers
         stride = 1 if self.average_down else self.stride
-        y = layers.act(layers.norm('bn1')(layers.conv(self.width, 1, name='conv1')(x)))
+        y = layers.norm_act(layers.conv(self.width, 1, name='conv1')(x), 'bn1')
         y = SplitAttention(self.width, stride, layers, name='conv2')(y)
         if stride != self.stride:
             y = nn.avg_pool(y, (3, 3), (self.stride, self.stride), ((1, 1), (1, 1)))
@@ -73,19 +61,6 @@ class Bottleneck(nn.Module):
         shortcut = AverageShortcut if self.average_down else ProjectionShortcut
         x = shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
         return layers.act(layers.join(x, y))
-
-
-class DeepStem(nn.Module):
-    """Three 3x3 convolutions, the last twice as wide and without norm."""
-    width: int
-    layers: Layers
-
-    @nn.compact
-    def __call__(self, x):
-        layers = self.layers
-        x = layers.act(layers.norm('1')(layers.conv(self.width, 3, 2, name='0')(x)))
-        x = layers.act(layers.norm('4')(layers.conv(self.width, 3, name='3')(x)))
-        return layers.conv(self.width * 2, 3, name='6')(x)
 
 
 class ResNeSt(NormedResidualNetwork):
@@ -107,7 +82,7 @@ class ResNeSt(NormedResidualNetwork):
             x = DeepStem(self.stem_width, layers, name='conv1')(images)
         else:
             x = layers.conv(64, 7, 2, name='conv1')(images)
-        x = layers.max_pool(layers.act(layers.norm('bn1')(x)), 3, 2, 1)
+        x = layers.max_pool(layers.norm_act(x, 'bn1'), 3, 2, 1)
         maps = {}
         block = partial(Bottleneck, average_down=self.average_down)
         for i, blocks in enumerate(layers.by_stage(self.depths)):

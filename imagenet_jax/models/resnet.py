@@ -1,15 +1,27 @@
-"""ResNet for 224-pixel images (arXiv 1512.03385), in the v1.5 form of torchvision's weights; ResNeXt; wide ResNet.
+"""ResNet for 224-pixel images (arXiv 1512.03385), in the v1.5 form of torchvision's weights; ResNet-D, ResNeXt, wide.
 
-A module's path is its PyTorch state_dict path: layer1/0/conv1 is layer1.0.conv1.
+A module's path is its PyTorch state_dict path: layer1/0/conv1 is layer1.0.conv1; of ResNet-D, it is timm's.
 """
 
 from functools import partial
 
 import flax.linen as nn
 
-from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
-from imagenet_jax.models.layers import Layers, SqueezeExcite, divisible
+from imagenet_jax.errors import unknown
+from imagenet_jax.models.blocks import (
+    SE_RATIO,
+    AverageShortcut,
+    DeepStem,
+    ProjectionShortcut,
+    Stage,
+    classify,
+    excite,
+)
+from imagenet_jax.models.layers import Layers
 from imagenet_jax.models.network import NormedResidualNetwork
+
+_STEMS = ('conv', 'deep')
+_SHORTCUTS = {'conv': ProjectionShortcut, 'avgpool': AverageShortcut}
 
 
 class BasicBlock(nn.Module):
@@ -26,8 +38,8 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        y = layers.norm('bn1')(layers.conv(self.width, 3, self.stride, name='conv1')(x))
-        y = layers.act(layers.drop_block(y))
+        y = layers.conv(self.width, 3, layers.conv_stride(self.stride), name='conv1')(x)
+        y = layers.blur(layers.norm_act(y, 'bn1', drops=True), self.stride)
         y = layers.norm('bn2', ends_branch=True)(layers.conv(self.width, 3, name='conv2')(y))
         y = excite(y, self.se_ratio, layers)
         x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
@@ -47,6 +59,7 @@ class Bottleneck(nn.Module):
     stride_in_1x1: bool = False
     groups: int = 1
     group_width: int = 64
+    shortcut: type[nn.Module] = ProjectionShortcut
     se_ratio: int = 0
 
     @nn.compact
@@ -54,40 +67,57 @@ class Bottleneck(nn.Module):
         layers = self.layers
         first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         inner = self.width * self.group_width // 64 * self.groups
-        y = layers.act(layers.norm('bn1')(layers.conv(inner, 1, first, name='conv1')(x)))
-        y = layers.norm('bn2')(layers.conv(inner, 3, second, self.groups, name='conv2')(y))
-        y = layers.act(layers.drop_block(y))
+        y = layers.conv(inner, 1, layers.conv_stride(first), name='conv1')(x)
+        y = layers.blur(layers.norm_act(y, 'bn1'), first)
+        y = layers.conv(inner, 3, layers.conv_stride(second), self.groups, name='conv2')(y)
+        y = layers.blur(layers.norm_act(y, 'bn2', drops=True), second)
         y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
         y = excite(y, self.se_ratio, layers)
-        x = ProjectionShortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
         return layers.act(layers.join(x, y))
 
 
-def excite(x, ratio, layers):
-    """Squeeze and excitation with a hidden layer `ratio` times narrower, as `se`; a ratio of 0 leaves x as it is.
-
-    The hidden layer is a multiple of 8 wide, as in timm: of a map of 64 channels 8, where the paper has 4.
-    """
-    return SqueezeExcite(divisible(x.shape[-1] / ratio), layers, name='se')(x) if ratio else x
-
-
 class ResNet(NormedResidualNetwork):
-    """Basic-block ResNet: 7x7 stem, four stages, global average pool, classifier.
+    """Basic-block ResNet: stem, four stages, global average pool, classifier.
 
     Attributes:
       depths: blocks of each stage.
+      stem: 'conv' (one 7x7) or 'deep' (three 3x3 of 32, 32 and 64 channels, ResNet-D of arXiv 1812.01187).
+      shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution; ResNet-D).
+      antialias: blur-pool where the max-pool, a 3x3 or a 1x1 convolution would stride; the stem's convolution still
+        does. As in the paper (arXiv 1904.11486); timm leaves the strides of shortcuts.
+      squeeze_excite: branches end in squeeze and excitation.
     """
     depths: tuple[int, ...]
+    stem: str = 'conv'
+    shortcut: str = 'conv'
+    antialias: bool = False
+    squeeze_excite: bool = False
+
+    def __post_init__(self):
+        for option, known in ('stem', _STEMS), ('shortcut', _SHORTCUTS):
+            if getattr(self, option) not in known:
+                raise unknown(f'model.{option}', getattr(self, option), known)
+        super().__post_init__()
+
+    @nn.nowrap
+    def layers(self, train, **more):
+        return super().layers(train, antialias=self.antialias, **more)
 
     def block(self):
         """The constructor of one block, with this model's options."""
-        return BasicBlock
+        return partial(BasicBlock, **self._shared)
+
+    @property
+    def _shared(self):
+        """What blocks of both kinds take."""
+        return {'shortcut': _SHORTCUTS[self.shortcut], 'se_ratio': SE_RATIO if self.squeeze_excite else 0}
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
-        x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
-        x = layers.max_pool(x, 3, 2, 1)
+        stem = DeepStem(32, layers, name='conv1') if self.stem == 'deep' else layers.conv(64, 7, 2, name='conv1')
+        x = layers.max_pool(layers.norm_act(stem(images), 'bn1'), 3, 2, 1)
         maps = {}
         for i, blocks in enumerate(layers.by_stage(self.depths)):
             stage = Stage(self.block(), 64 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
@@ -101,7 +131,7 @@ class BottleneckResNet(ResNet):
     stride_in_1x1: bool = False
 
     def block(self):
-        return partial(Bottleneck, stride_in_1x1=self.stride_in_1x1)
+        return partial(Bottleneck, stride_in_1x1=self.stride_in_1x1, **self._shared)
 
 
 class GroupedResNet(BottleneckResNet):
@@ -113,12 +143,18 @@ class GroupedResNet(BottleneckResNet):
         return partial(super().block(), groups=self.groups, group_width=self.group_width)
 
 
+_D = {'stem': 'deep', 'shortcut': 'avgpool'}
 MODELS = {
     'resnet18': partial(ResNet, depths=(2, 2, 2, 2)),
     'resnet34': partial(ResNet, depths=(3, 4, 6, 3)),
     'resnet50': partial(BottleneckResNet, depths=(3, 4, 6, 3)),
     'resnet101': partial(BottleneckResNet, depths=(3, 4, 23, 3)),
     'resnet152': partial(BottleneckResNet, depths=(3, 8, 36, 3)),
+    'resnet18d': partial(ResNet, depths=(2, 2, 2, 2), **_D),
+    'resnet34d': partial(ResNet, depths=(3, 4, 6, 3), **_D),
+    'resnet50d': partial(BottleneckResNet, depths=(3, 4, 6, 3), **_D),
+    'resnet101d': partial(BottleneckResNet, depths=(3, 4, 23, 3), **_D),
+    'resnet152d': partial(BottleneckResNet, depths=(3, 8, 36, 3), **_D),
     'resnext50_32x4d': partial(GroupedResNet, depths=(3, 4, 6, 3), groups=32, group_width=4),
     'resnext101_32x8d': partial(GroupedResNet, depths=(3, 4, 23, 3), groups=32, group_width=8),
     'wide_resnet50_2': partial(GroupedResNet, depths=(3, 4, 6, 3), groups=1, group_width=128),

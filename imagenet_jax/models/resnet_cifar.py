@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
+from imagenet_jax.models.blocks import SE_RATIO, ProjectionShortcut, Stage, classify
 from imagenet_jax.models.layers import Layers
 from imagenet_jax.models.network import NormedResidualNetwork
 from imagenet_jax.models.resnet import BasicBlock
@@ -31,10 +31,12 @@ class CifarResNet(NormedResidualNetwork):
     Attributes:
       depth: blocks of each stage, n of 6n+2.
       shortcut: 'A' (padding, no parameters, the paper's choice for CIFAR) or 'B' (1x1 convolution).
+      squeeze_excite: branches end in squeeze and excitation.
     """
     depth: int
     num_classes: int = 10
     shortcut: str = 'A'
+    squeeze_excite: bool = False
 
     def __post_init__(self):
         if self.shortcut not in _SHORTCUTS:
@@ -44,8 +46,8 @@ class CifarResNet(NormedResidualNetwork):
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
-        block = partial(BasicBlock, shortcut=_SHORTCUTS[self.shortcut])
-        x = layers.act(layers.norm('bn1')(layers.conv(16, 3, name='conv1')(images)))
+        block = partial(BasicBlock, shortcut=_SHORTCUTS[self.shortcut], se_ratio=SE_RATIO if self.squeeze_excite else 0)
+        x = layers.norm_act(layers.conv(16, 3, name='conv1')(images), 'bn1')
         maps = {}
         for i, blocks in enumerate(layers.by_stage((self.depth,) * 3)):
             stage = Stage(block, 16 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')

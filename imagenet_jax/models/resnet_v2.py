@@ -9,7 +9,7 @@ from functools import partial
 import flax.linen as nn
 
 from imagenet_jax.errors import unknown
-from imagenet_jax.models.blocks import Inside, Stage
+from imagenet_jax.models.blocks import SE_RATIO, Inside, Stage, excite
 from imagenet_jax.models.layers import Layers, at_least_float32, dense_init, global_mean, halve
 from imagenet_jax.models.network import ResidualNetwork
 
@@ -29,43 +29,48 @@ class Shortcut(nn.Module):
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions beside the shortcut; DropBlock follows the norm between them."""
-    width: int
-    stride: int
-    layers: Layers
-    shortcut: str
+    """Two 3x3 convolutions beside the shortcut; DropBlock follows the norm between them.
 
-    @nn.compact
-    def __call__(self, x):
-        layers = self.layers
-        y = layers.act(layers.norm('norm1')(x))
-        if self.stride > 1 or x.shape[-1] != self.width:
-            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width, self.stride)
-        y = layers.conv(self.width, 3, self.stride, name='conv1')(y)
-        y = layers.conv(self.width, 3, name='conv2')(layers.act(layers.drop_block(layers.norm('norm2')(y))))
-        return layers.join(x, y)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions, four times as wide at the end, beside the shortcut.
-
-    DropBlock follows the norm after the 3x3.
+    The branch ends in a gate by channel where `se_ratio` is not 0.
     """
     width: int
     stride: int
     layers: Layers
     shortcut: str
+    se_ratio: int = 0
 
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        y = layers.act(layers.norm('norm1')(x))
+        y = layers.norm_act(x, 'norm1')
+        if self.stride > 1 or x.shape[-1] != self.width:
+            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width, self.stride)
+        y = layers.conv(self.width, 3, self.stride, name='conv1')(y)
+        y = layers.conv(self.width, 3, name='conv2')(layers.norm_act(y, 'norm2', drops=True))
+        return layers.join(x, excite(y, self.se_ratio, layers))
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions, four times as wide at the end, beside the shortcut.
+
+    DropBlock follows the norm after the 3x3. The branch ends in a gate by channel where `se_ratio` is not 0.
+    """
+    width: int
+    stride: int
+    layers: Layers
+    shortcut: str
+    se_ratio: int = 0
+
+    @nn.compact
+    def __call__(self, x):
+        layers = self.layers
+        y = layers.norm_act(x, 'norm1')
         if self.stride > 1 or x.shape[-1] != self.width * 4:
             x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width * 4, self.stride)
         y = layers.conv(self.width, 1, name='conv1')(y)
-        y = layers.conv(self.width, 3, self.stride, name='conv2')(layers.act(layers.norm('norm2')(y)))
-        y = layers.conv(self.width * 4, 1, name='conv3')(layers.act(layers.drop_block(layers.norm('norm3')(y))))
-        return layers.join(x, y)
+        y = layers.conv(self.width, 3, self.stride, name='conv2')(layers.norm_act(y, 'norm2'))
+        y = layers.conv(self.width * 4, 1, name='conv3')(layers.norm_act(y, 'norm3', drops=True))
+        return layers.join(x, excite(y, self.se_ratio, layers))
 
 
 class Stages(nn.Module):
@@ -92,10 +97,12 @@ class ResNetV2(ResidualNetwork):
       block: `Basic` or `Bottleneck`.
       depths: blocks of each stage.
       shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
+      squeeze_excite: branches end in squeeze and excitation.
     """
     block: type[nn.Module]
     depths: tuple[int, ...]
     shortcut: str = 'conv'
+    squeeze_excite: bool = False
 
     def __post_init__(self):
         if self.shortcut not in _SHORTCUTS:
@@ -106,8 +113,9 @@ class ResNetV2(ResidualNetwork):
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
         x = layers.max_pool(Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
-        x, maps = Stages(partial(self.block, shortcut=self.shortcut), self.depths, layers, name='stages')(x)
-        x = global_mean(layers.act(layers.norm('norm')(x)), keepdims=True)
+        block = partial(self.block, shortcut=self.shortcut, se_ratio=SE_RATIO if self.squeeze_excite else 0)
+        x, maps = Stages(block, self.depths, layers, name='stages')(x)
+        x = global_mean(layers.norm_act(x, 'norm'), keepdims=True)
         if self.num_classes:
             classifier = partial(layers.conv, self.num_classes, 1, use_bias=True, init=dense_init, name='fc')
             x = at_least_float32(Inside(classifier, name='head')(x))

@@ -7,26 +7,9 @@ from functools import partial
 
 from imagenet_jax.models.resnet import BottleneckResNet, ResNet
 
-_RATIO = 16
-
-
-class SEResNet(ResNet):
-    """Basic-block SE-ResNet; attributes as `ResNet`."""
-
-    def block(self):
-        return partial(super().block(), se_ratio=_RATIO)
-
-
-class SEBottleneckResNet(BottleneckResNet):
-    """Bottleneck SE-ResNet; attributes as `BottleneckResNet`."""
-
-    def block(self):
-        return partial(super().block(), se_ratio=_RATIO)
-
-
 MODELS = {
-    'seresnet18': partial(SEResNet, depths=(2, 2, 2, 2)),
-    'seresnet34': partial(SEResNet, depths=(3, 4, 6, 3)),
-    'seresnet50': partial(SEBottleneckResNet, depths=(3, 4, 6, 3)),
-    'seresnet101': partial(SEBottleneckResNet, depths=(3, 4, 23, 3)),
+    'seresnet18': partial(ResNet, depths=(2, 2, 2, 2), squeeze_excite=True),
+    'seresnet34': partial(ResNet, depths=(3, 4, 6, 3), squeeze_excite=True),
+    'seresnet50': partial(BottleneckResNet, depths=(3, 4, 6, 3), squeeze_excite=True),
+    'seresnet101': partial(BottleneckResNet, depths=(3, 4, 23, 3), squeeze_excite=True),
 }

@@ -30,7 +30,7 @@ class Unit(nn.Module):
         layers = self.layers
         features, kernel, stride, padding = self.shape
         x = layers.conv(features, kernel, stride, padding=padding, use_bias=not self.batch_norm, name='conv')(x)
-        return layers.act(layers.norm('bn')(x) if self.batch_norm else x)
+        return layers.norm_act(x, 'bn') if self.batch_norm else layers.act(x)
 
 
 class Stage(nn.Module):

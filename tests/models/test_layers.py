@@ -9,7 +9,7 @@ from fixtures_models import traced
 
 from imagenet_jax.models import resnet
 from imagenet_jax.models.blocks import classify
-from imagenet_jax.models.layers import DATA_AXIS, Layers, max_pool
+from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, Layers, blur, max_pool
 
 pytestmark = pytest.mark.numerics
 
@@ -80,6 +80,16 @@ def test_activations(kind, formula):
     assert Layers(act_kind=kind).act(jnp.zeros(1, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+def test_activations_are_pytorchs():
+    functions = pytest.importorskip('torch').nn.functional
+    x = np.linspace(-8, 8, 65, dtype=np.float32)
+    theirs = {'relu': 'relu', 'relu6': 'relu6', 'swish': 'silu', 'hard_swish': 'hardswish', 'mish': 'mish'}
+    assert theirs.keys() == ACTIVATIONS.keys()
+    for kind, name in theirs.items():
+        expected = getattr(functions, name)(pytest.importorskip('torch').from_numpy(x)).numpy()
+        np.testing.assert_allclose(Layers(act_kind=kind).act(x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_batch_norm_is_pytorchs():
     x = 3 + 2 * jax.random.normal(jax.random.key(0), (4, 5, 5, 2))
     module = Layers(train=True).norm('bn')
@@ -93,6 +103,34 @@ def test_batch_norm_is_pytorchs():
     stats = {'params': {'scale': jnp.ones(1), 'bias': jnp.zeros(1)},
              'batch_stats': {'mean': jnp.zeros(1), 'var': jnp.zeros(1)}}
     np.testing.assert_allclose(Layers().norm('bn').apply(stats, tiny), 1e-5**-0.5, rtol=1e-4)  # epsilon alone
+
+
+# --- blur-pool
+
+
+@pytest.mark.parametrize('size', [8, 9, 2])
+def test_blur(size):
+    """A depthwise convolution, strided, of the mirrored map; by its definition a pixel at a time."""
+    x = np.asarray(np.random.default_rng(0).normal(size=(2, size, size + 3, 3)), np.float32)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    y = np.asarray(blur(jnp.asarray(x), 2))
+    assert y.shape == (2, -(-size // 2), -(-(size + 3) // 2), 3)
+    for i in range(y.shape[1]):
+        for j in range(y.shape[2]):
+            window = padded[:, 2 * i:2 * i + 3, 2 * j:2 * j + 3]
+            np.testing.assert_allclose(y[:, i, j], np.einsum('nhwc,hw->nc', window, kernel), rtol=1e-5, atol=1e-6)
+
+
+def test_blur_of_one_pixel_and_its_dtype():
+    x = jnp.full((1, 1, 1, 2), 3, jnp.bfloat16)
+    assert blur(x, 2).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(blur(x, 2), x)
+
+
+def test_antialiased_max_pool_is_dense_then_blurred():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 9, 9, 2)), jnp.float32)
+    np.testing.assert_array_equal(Layers(antialias=True).max_pool(x, 3, 2, 1), blur(max_pool(x, 3, 1, 1), 2))
 
 
 # --- max-pool

@@ -1,6 +1,7 @@
 """Models by shape where no numbers are needed; their layers by number."""
 
 import collections
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,9 @@ from fixtures_models import count, flat, initial_scales, shapes, strides, traced
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import resnet_v2
 from imagenet_jax.models.blocks import classify
-from imagenet_jax.models.layers import ACTIVATIONS, Layers
+from imagenet_jax.models.layers import ACTIVATIONS, NORMS, Layers
 from imagenet_jax.models.summary import multiply_adds
 
 pytestmark = pytest.mark.numerics
@@ -48,7 +50,9 @@ def test_names_come_in_numeric_order():
     ('resnet20_cifr', {}, r'did you mean resnet20_cifar'),
     ('inception', {}, r"unknown model\.name 'inception'; (did you mean|known:) "),
     ('resnet50', {'num_clases': 3}, r"option model\.num_clases: .*'num_clases'; did you mean num_classes\?"),
-    ('resnet50', {'shortcut': 'A'}, r"model\.shortcut='A' is read by model\.name=.*resnet18v2 .*, not by resnet50"),
+    ('resnet50', {'shortcut': 'A'}, r"unknown model\.shortcut 'A'; known: conv, avgpool"),
+    ('resnet50', {'stem': 'wide'}, r"unknown model\.stem 'wide'; known: conv, deep"),
+    ('resnest50', {'shortcut': 'A'}, r"model\.shortcut='A' is read by model\.name=.*resnet18 .*, not by resnest50"),
     ('resnet18', {'stride_in_1x1': True}, r'model\.stride_in_1x1=True is read by .*resnet50.*, not by resnet18'),
     ('resnet20_cifar', {'depth': 4}, r"option model\.depth: nothing reads 'depth'"),
     ('resnet20_cifar', {'parent': 1}, r"option model\.parent: nothing reads 'parent'"),
@@ -128,6 +132,74 @@ def test_stride_in_1x1_moves_the_stride():
     v1 = strides('resnet50', 64, stride_in_1x1=True)
     assert v1.count((3, 2)) == 0 and v1.count((1, 2)) == 6
     assert count(shapes(models.create('resnet50', stride_in_1x1=True))[0]) == PARAMETERS['resnet50']
+
+
+# A model of each kind that there is, and which of them take a switch.
+V1 = {'resnet18', 'resnet50', 'resnext50_32x4d', 'wide_resnet50_2'}
+KINDS = V1 | {'alexnet', 'alexnet_bn', 'zfnet', 'zfnet_bn', 'vgg11', 'vgg11_bn', 'resnet18d', 'seresnet50',
+              'resnet18v2', 'resnet20_cifar', 'resnest50d', 'oct_resnet50', 'regnetx_002', 'regnety_002',
+              'mobilenet_v1', 'mobilenet_v2', 'mobilenet_v3_small', 'ghostnet_100'}
+WITHOUT_NORMS = {'alexnet', 'zfnet', 'vgg11'}
+TAKEN = [
+    *(('act', act, KINDS) for act in ACTIVATIONS), ('norm', 'batch', KINDS),
+    *(('norm', norm, KINDS - WITHOUT_NORMS) for norm in NORMS if norm != 'batch'),
+    *((drop, 0.1, KINDS - WITHOUT_NORMS - {'alexnet_bn', 'zfnet_bn', 'vgg11_bn', 'mobilenet_v1'})
+      for drop in ('drop_path', 'drop_block')),
+    ('antialias', True, V1 | {'resnet18d', 'seresnet50'}),
+    ('squeeze_excite', True, V1 | {'resnet18d', 'resnet18v2', 'resnet20_cifar'}),
+    ('stem', 'deep', V1 | {'seresnet50'}), ('shortcut', 'avgpool', V1 | {'seresnet50', 'resnet18v2'})]
+
+
+@pytest.mark.parametrize(('option', 'value', 'takers'), TAKEN, ids=lambda x: str(x) if not isinstance(x, set) else '')
+def test_who_takes_a_switch(option, value, takers):
+    for name in KINDS:
+        if name in takers:
+            assert getattr(models.create(name, **{option: value}), option) == value
+        else:
+            with pytest.raises(UserError, match=rf'model\.{option}=.*( is read by .*, not by {name}|has no norms'
+                                                rf')|unknown model\.{option} '):
+                models.create(name, **{option: value})
+
+
+def test_antialias_leaves_one_stride():
+    """The stem's; each 3x3, 1x1 and the max-pool is dense, in the paper's form of the bottleneck too."""
+    for options in ({}, {'stride_in_1x1': True}):
+        assert [stride for _, stride in strides('resnet50', 64, antialias=True, **options)] == [2] + [1] * 52
+    model = models.create('resnet50')
+    variables, (_, maps) = shapes(model, 75, features=True)
+    same, (_, blurred) = shapes(model.clone(antialias=True), 75, features=True)
+    assert (same, blurred) == (variables, maps)
+
+
+@pytest.mark.parametrize(('name', 'of'), [('resnet18d', 'resnet18'), ('resnet50d', 'resnet50')])
+def test_resnet_d_is_a_stem_and_a_shortcut(name, of):
+    assert shapes(models.create(name)) == shapes(models.create(of, stem='deep', shortcut='avgpool'))
+
+
+# --- squeeze and excitation where a switch adds it
+
+
+@pytest.mark.parametrize('block', [partial(resnet_v2.Basic, 8, 1), partial(resnet_v2.Bottleneck, 2, 1)])
+def test_gate_of_pre_activation_blocks(block):
+    """It is the branch that is gated: with weights of 0, by the sigmoid of the gate's bias."""
+    x = np.sin(np.arange(2.0 * 4 * 4 * 8)).reshape(2, 4, 4, 8).astype(np.float32)
+    plain, gated = (block(Layers(), shortcut='conv', se_ratio=ratio) for ratio in (0, 2))
+    variables = jax.tree.map(lambda s: np.cos(np.arange(s.size)).reshape(s.shape).astype(s.dtype) + 2,
+                             jax.eval_shape(gated.init, jax.random.key(0), x))
+    variables['params']['se']['fc2']['kernel'] *= 0
+    gate = 1 / (1 + np.exp(-variables['params']['se']['fc2']['bias']))
+    y, without = (jax.jit(module.apply)(variables, x) for module in (gated, plain))
+    np.testing.assert_allclose(y - x, (without - x) * gate, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(('name', 'blocks'), [('resnet20_cifar', 9), ('resnet18v2', 8)])
+def test_squeeze_excite_adds_one_to_each_block(name, blocks):
+    plain, gated = (flat(shapes(models.create(name, squeeze_excite=on))[0]['params']) for on in (False, True))
+    added = {path: leaf for path, leaf in gated.items() if path not in plain}
+    assert len(added) == 4 * blocks and all('/se/' in path for path in added)
+    for path, leaf in added.items():
+        if path.endswith('fc1/kernel'):
+            assert leaf.shape[-1] == max(8, leaf.shape[-2] // 16)
 
 
 # A model of each family, its own activation, and how often another one is fixed by its paper: the blocks at ReLU.

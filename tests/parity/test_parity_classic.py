@@ -75,6 +75,32 @@ def resnet_v1():
     return reference
 
 
+class BlurredConv(nn.Conv2d):
+    """A 1x1 convolution that a blur-pool strides, as the paper has shortcuts; timm leaves them their stride."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(blur_pool().to(x.dtype)(x), self.weight)
+
+
+def blur_pool():
+    return pytest.importorskip('timm.layers').BlurPool2d(stride=2)
+
+
+def blurred(name, shortcuts=True):
+    """timm's, where `shortcuts` with blurred shortcuts."""
+    reference = timm_model(name)
+    for stage in (reference.layer2, reference.layer3, reference.layer4) if shortcuts else ():
+        conv = stage[0].downsample[0]
+        stage[0].downsample[0] = BlurredConv(conv.in_channels, conv.out_channels, 1, bias=False)
+    return reference
+
+
+def blurred_d(name):
+    """Of timm's ResNet-D, whose shortcuts average."""
+    torchvision_models()
+    return timm_model(name, aa_layer=pytest.importorskip('timm.layers').BlurPool2d)
+
+
 def vgg(name, slow=True):
     """The last layer of each stage is a pool, two or more convolutions apart."""
     convolutions = {'vgg11': (1, 1, 2, 2, 2), 'vgg13': (2,) * 5, 'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
@@ -113,6 +139,14 @@ CASES = (
       for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d',
                    'wide_resnet50_2')),
     residual('resnet50', resnet_v1, stride_in_1x1=True),
+    residual('resnet18d', partial(blurred_d, 'resnet18d'), slow=False, size=75, antialias=True),
+    residual('resnet18', partial(blurred, 'resnetblur18'), size=75, antialias=True),
+    residual('resnet50', partial(blurred, 'resnetblur50'), antialias=True),
+    residual('resnet50d', partial(blurred, 'resnetblur50d', shortcuts=False), antialias=True),
+    residual('resnet50', partial(timm_model, 'resnet50_gn'), norm='group'),
+    residual('resnet50', partial(timm_model, 'seresnet50'), squeeze_excite=True),
+    *(residual(name, partial(timm_model, name), size=75) for name in (
+        'resnet18d', 'resnet34d', 'resnet50d', 'resnet101d', 'resnet152d')),
     residual('resnet50', partial(torchvision, 'resnet50'), size=224),
     *(residual(name, partial(timm_model, name), slow=name == 'seresnet101')
       for name in ('seresnet18', 'seresnet34', 'seresnet50', 'seresnet101')),

@@ -10,12 +10,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from imagenet_jax.errors import unknown
+from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.layers import pools
 from imagenet_jax.models.layers.activations import ACTIVATIONS
 from imagenet_jax.models.layers.drops import DropBlock, DropPath
 from imagenet_jax.models.layers.dtypes import FLOAT32
-from imagenet_jax.models.layers.norms import NORMS
+from imagenet_jax.models.layers.norms import ACTIVATING_NORMS, NORMS
 
 dense_init = nn.initializers.normal(0.01)
 
@@ -43,6 +43,8 @@ class Layers:
       remat: the gradient computes a block's activations anew instead of keeping them (arXiv 1604.06174).
       drop_path_rate, drop_block_rate: see `DropPath` and `DropBlock`; of the whole model or, in what `by_block`
         answers, of one block.
+      progress: what DropBlock's rate is multiplied by, a traced number; None: by nothing.
+      antialias: in a residual block, and in a max-pool, what would stride is blurred instead (arXiv 1904.11486).
     """
     train: bool = False
     dtype: jnp.dtype = FLOAT32
@@ -56,11 +58,15 @@ class Layers:
     remat: bool = False
     drop_path_rate: float = 0.0
     drop_block_rate: float = 0.0
+    progress: jax.Array | None = None
+    antialias: bool = False
 
     def __post_init__(self):
         for option, kind, known in ('norm', self.norm_kind, NORMS), ('act', self.act_kind, ACTIVATIONS):
             if kind not in known:
                 raise unknown(f'model.{option}', kind, known)
+        if self.zero_gamma and self.norm_kind == 'frozen':
+            raise UserError('model.zero_gamma=True starts scales at 0, and model.norm=frozen would leave them there')
 
     def conv(self, features: int, kernel: int, stride: int = 1, groups: int = 1, *, name: str,
              padding: int | None = None, use_bias: bool = False, init=None,
@@ -78,18 +84,42 @@ class Layers:
                         param_dtype=self.param_dtype, name=name)
 
     def norm(self, name: str, *, ends_branch: bool = False) -> nn.Module:
-        """A norm; `ends_branch`: it is the last of a residual branch."""
-        scale_init = nn.initializers.zeros if ends_branch and self.zero_gamma else nn.initializers.ones
-        return NORMS[self.norm_kind](train=self.train, momentum=self.momentum, epsilon=self.epsilon,
-                                     scale_init=scale_init, dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+        """A norm that no activation follows; `ends_branch`: it is the last of a residual branch."""
+        zero = ends_branch and self.zero_gamma
+        return self._norm(NORMS, name, nn.initializers.zeros if zero else nn.initializers.ones)
 
-    def act(self, x: jax.Array) -> jax.Array:
-        """The activation."""
-        return ACTIVATIONS[self.act_kind](x)
+    def norm_act(self, x, name, *, drops: bool = False):
+        """A norm and the activation, of a map; or of a pair of maps, the second of which may be None, by two names.
+
+        With `drops`, DropBlock stands between them, or comes last where the norm is an activation as well. To be called
+        inside a compact method: it makes the norm there.
+        """
+        joined = self.norm_kind in ACTIVATING_NORMS
+        norm = partial(self._norm, ACTIVATING_NORMS if joined else NORMS)
+        x = jax.tree.map(lambda name, x: None if x is None else norm(name)(x), name, x)
+        x = self.drop_block(x) if drops else x
+        return x if joined else self.act(x)
+
+    def _norm(self, registry, name, scale_init=nn.initializers.ones):
+        return registry[self.norm_kind](train=self.train, momentum=self.momentum, epsilon=self.epsilon,
+                                        scale_init=scale_init, dtype=self.dtype, param_dtype=self.param_dtype,
+                                        name=name)
+
+    def act(self, x):
+        """The activation, of a map or of a pair of them; not after a norm, where `norm_act` is it."""
+        return jax.tree.map(ACTIVATIONS[self.act_kind], x)
+
+    def conv_stride(self, stride: int) -> int:
+        """What a convolution strides whose output goes through `blur` or, if it is a 1x1, whose input does."""
+        return 1 if self.antialias else stride
+
+    def blur(self, x: jax.Array, stride: int) -> jax.Array:
+        """With `antialias` the map strided by blur-pool, else as it is: then the convolution has strided."""
+        return pools.blur(x, stride) if self.antialias and stride > 1 else x
 
     def max_pool(self, x: jax.Array, window: int, stride: int, padding: int, *, ceil: bool = False) -> jax.Array:
-        """See `pools.max_pool`."""
-        return pools.max_pool(x, window, stride, padding, ceil)
+        """See `pools.max_pool`; with `antialias` it does not stride, and a blur-pool follows."""
+        return self.blur(pools.max_pool(x, window, self.conv_stride(stride), padding, ceil), stride)
 
     def dropout(self, rate: float) -> nn.Dropout:
         """Dropout, which in evaluation does nothing; to be made inside a compact method."""
@@ -105,13 +135,14 @@ class Layers:
         return jax.tree.map(operator.add, x, y)
 
     def drop_block(self, x):
-        """DropBlock of a map, or of a pair of maps: stands between a norm and its activation.
+        """DropBlock of a map, or of a pair of maps, where it does not come with `norm_act`.
 
         To be called once in a compact method: it makes the module there, as `drop_block`, where there is a rate.
         """
         if not (self.train and self.drop_block_rate):
             return x
-        return DropBlock(self.drop_block_rate, name='drop_block')(x)
+        rate = self.drop_block_rate if self.progress is None else self.drop_block_rate * self.progress
+        return DropBlock(rate, name='drop_block')(x)
 
     def by_block(self, strides: Sequence[int]) -> tuple['Layers', ...]:
         """These layers for each residual block of a model, with the rates of that block; `strides`: of the blocks.

@@ -18,8 +18,8 @@ class ConvNorm(nn.Module):
       features, kernel, stride, groups: of the convolution.
       layers: what it is made of.
       act: whether an activation follows.
-      ends_branch: see `Layers.norm`.
-      drops: DropBlock follows the norm.
+      ends_branch: see `Layers.norm`, where no activation follows.
+      drops: see `Layers.norm_act`.
       names: of the convolution and the norm.
     """
     features: int
@@ -36,9 +36,9 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = self.layers.conv(self.features, self.kernel, self.stride, self.groups, name=self.names[0])(x)
-        x = self.layers.norm(self.names[1], ends_branch=self.ends_branch)(x)
-        x = self.layers.drop_block(x) if self.drops else x
-        return self.layers.act(x) if self.act else x
+        if self.act:
+            return self.layers.norm_act(x, self.names[1], drops=self.drops)
+        return self.layers.norm(self.names[1], ends_branch=self.ends_branch)(x)
 
 
 class SqueezeExcite(nn.Module):

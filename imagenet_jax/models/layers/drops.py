@@ -6,6 +6,8 @@ import jax.numpy as jnp
 
 # Side in pixels of the squares of DropBlock.
 SQUARE = 7
+# Collection that tells a model how much of its training is over: {'fraction': of the updates}.
+PROGRESS = 'progress'
 
 
 class DropPath(nn.Module):
@@ -30,13 +32,12 @@ class DropBlock(nn.Module):
     """DropBlock (arXiv 1810.12890): zeroes squares of `SQUARE` pixels, of each channel others, and scales the rest up.
 
     The factor, pixels over pixels kept, keeps the sum of the mask. Squares are smaller where the map is, lie wholly
-    inside it, and may overlap, for which their number makes no allowance. The rate is the same throughout training,
-    where the paper raises it linearly from 0.
+    inside it, and may overlap, for which their number makes no allowance.
 
     Attributes:
-      rate: fraction of the pixels, but for overlaps.
+      rate: fraction of the pixels, but for overlaps; may be traced.
     """
-    rate: float
+    rate: float | jax.Array
 
     @nn.compact
     def __call__(self, maps):

@@ -42,6 +42,20 @@ def halve(x: jax.Array) -> jax.Array:
     return nn.avg_pool(x, (2, 2), (2, 2), edge, count_include_pad=False)
 
 
+def blur(x: jax.Array, stride: int) -> jax.Array:
+    """(N, H, W, C) -> (N, ceil(H / stride), ceil(W / stride), C): means weighed 1, 2, 1 each way (arXiv 1904.11486).
+
+    Edges are mirrored, as in the authors' code and timm's; pixels outside are not 0.
+    """
+    wide = at_least_float32(x)
+    for axis in (1, 2):
+        side = wide.shape[axis]
+        padded = jnp.pad(wide, [(int(i == axis),) * 2 for i in range(4)], mode='reflect')
+        left, middle, right = (jax.lax.slice_in_dim(padded, i, i + side, stride, axis) for i in range(3))
+        wide = (left + 2 * middle + right) / 4
+    return wide.astype(x.dtype)
+
+
 def max_pool(x: jax.Array, window: int, stride: int, padding: int, ceil: bool = False) -> jax.Array:
     """Max-pool of (N, H, W, C), padded with -inf; with `ceil`, a last window that is only partly inside counts too.
 
