@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ import numpy as np
 import optax
 
 from imagenet_jax import trained
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, first_line
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.models.layers import at_least_float32
 from imagenet_jax.task import Task
@@ -66,7 +65,7 @@ class Teacher:
     @functools.cached_property
     def checksum(self) -> int:
         """CRC-32 of its arrays: whether a run that resumes has the teacher that it had."""
-        return functools.reduce(lambda sum, x: zlib.crc32(np.ascontiguousarray(x), sum),
+        return functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc),
                                 jax.tree.leaves(self.variables), 0)
 
 
@@ -104,9 +103,8 @@ def load(*, teacher: str, temperature: float = 4.0, weight: float = 0.9, student
     places = _places(where, found.class_names, tuple(class_names), student.num_classes)
     try:
         jax.eval_shape(partial(found.model.apply, train=False), found.variables, jnp.zeros((1, size, size, 3)))
-    except flax.errors.ScopeParamShapeError as error:
-        raise UserError(f'{where} was trained on images of another size than config.augment.size={size}, and takes no '
-                        'other') from error
+    except UserError as error:
+        raise UserError(f'{where} takes no images of config.augment.size={size}: {first_line(error)}') from error
     return Teacher(model=found.model, variables=found.variables, seen_as=normalize, normalize=found.normalize,
                    temperature=temperature, weight=weight, places=places)
 

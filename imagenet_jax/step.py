@@ -84,7 +84,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 class TrainStep:
     """(state, batch) -> (state, metrics), jitted, the state donated.
 
-    The batch holds image, uint8 (B, H, W, 3), or of V views (B, V, H, W, 3), and label, as the task has them. Metrics are
+    The batch holds image, uint8 (B, H, W, 3), or of V views (B, V, H, W, 3), and label, as the task has it. Metrics are
     float32 scalars: loss, accuracy (fraction), learning_rate, grad_norm, loss_scale, bad_steps, bad_in_a_row.
 
     Attributes:

@@ -1,11 +1,13 @@
 """Several views of each image under one step: what is computed of which, on any number of devices."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
-from fixtures_step import CLASSES, SIZE, Run, Tiny, batch, preprocess
+from fixtures_step import CLASSES, SIZE, Run, Tiny, assert_trees_close, batch, preprocess
 
-from imagenet_jax.task import BinaryCrossEntropy, Softmax
+from imagenet_jax.task import Softmax
 
 pytestmark = pytest.mark.numerics
 
@@ -18,27 +20,20 @@ def views():
     return {'image': data['image'].reshape(16, VIEWS, SIZE, SIZE, 3), 'label': data['label'][:16]}
 
 
-@pytest.mark.parametrize('kind', [Softmax, BinaryCrossEntropy])
-def test_by_hand(kind):
+@pytest.mark.parametrize(('norm', 'options'), [('sync', {'devices': 8}), ('none', {'accumulation': 4})])
+def test_by_hand(norm, options):
     """The norm sees all views; the labels' loss and accuracy are of the first, consistency is of all."""
-    task = kind(smoothing=0.1, consistency=12.0)
-    run, data = Run(Tiny(), task=task), views()
+    run, data = Run(Tiny(norm=norm), task=Softmax(smoothing=0.1, consistency=12.0), **options), views()
     images = preprocess(data['image'].reshape(-1, SIZE, SIZE, 3))
-    logits, stats = Tiny().apply(run.host().variables, images, train=True, mutable=['batch_stats'])
+    whole = Tiny(norm={'sync': 'batch'}.get(norm, norm))  # on one device
+    apply = jax.jit(partial(whole.apply, train=True, mutable=['batch_stats']))
+    logits, updated = apply(run.host().variables, images)
     logits = np.asarray(logits).reshape(16, VIEWS, CLASSES)
     p = np.asarray(jax.nn.softmax(logits), np.float64)
     divergence = (p * np.log(p / p.mean(1, keepdims=True))).sum(-1).mean()
-    targets = task.targets(data['label'], CLASSES)
     metrics = run.step(data)
-    expected = float(kind().loss(logits[:, 0], targets).mean()) + 12 * divergence
-    assert metrics['loss'] == pytest.approx(expected, rel=1e-4)
+    one = Softmax(smoothing=0.1)
+    expected = one.loss(logits[:, 0], one.targets(data['label'], CLASSES)).mean() + 12 * divergence
+    assert metrics['loss'] == pytest.approx(float(expected), rel=1e-4)
     assert metrics['accuracy'] == np.mean(logits[:, 0].argmax(-1) == data['label'])
-    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-5), run.host().batch_stats,
-                 stats['batch_stats'])
-
-
-def test_devices_and_parts_train_as_one():
-    task = Softmax(consistency=12.0)
-    one = Run(Tiny(norm='none'), task=task).step(views())
-    for options in ({'devices': 8}, {'accumulation': 4}):
-        assert Run(Tiny(norm='none'), task=task, **options).step(views()) == pytest.approx(one, rel=1e-4)
+    assert_trees_close(run.host().batch_stats, updated.get('batch_stats', {}), rtol=1e-5)
