@@ -187,6 +187,7 @@ class TrainStep:
         # With parameters varying, gradients stay each device's own until the one all-reduce below, in float32.
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
+        batch = batch | {'image': batch['image'].reshape(-1, *batch['image'].shape[-3:])}  # views of one are images too
         share = self.mix.share(stream(key, 'mix')) if self.mix else None
         loss_and_gradients = jax.value_and_grad(partial(self._loss, state.loss_scale, share, teachers), has_aux=True)
         if self.mix:
@@ -222,8 +223,7 @@ class TrainStep:
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
         params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
-        pixels = part['image'].reshape(-1, *part['image'].shape[-3:])  # views of an image are images
-        images = seen(self.normalize, self.mix, pixels, part.get('partner_image'), share)
+        images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
         if self.task.consistency:
             logits = logits.reshape(len(part['label']), -1, logits.shape[-1])
