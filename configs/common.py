@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.ema_decay = 0.0                  # of averaged weights, evaluated beside the raw ones; 0: none
 
     config.loss = _loss()                   # -> task.TASKS
+    config.distill = _distill()             # -> distill.load
     config.optimizer = _optimizer()         # -> optim.OPTIMIZERS
     config.schedule = _schedule()           # -> schedules.SCHEDULES
     config.lookahead = _lookahead()         # -> optim.Lookahead
@@ -143,9 +144,20 @@ def _mix() -> ConfigDict:
 
 def _loss() -> ConfigDict:
     loss = ConfigDict()
-    loss.name = 'softmax'                   # or 'sigmoid', where an image may have several classes
+    loss.name = 'softmax'                   # bce: a yes or no for each class; sigmoid: where an image may have several
     loss.smoothing = 0.0                    # of the labels
+    loss.exclude_target = placeholder(bool)  # softmax, bce: what smoothing takes from a label goes to the others alone
+    loss.threshold = placeholder(float)     # bce: mixed targets above it become 1, others 0
+    loss.consistency = placeholder(float)   # softmax, bce: weight of the divergence between an image's augment.views
     return loss
+
+
+def _distill() -> ConfigDict:
+    distill = ConfigDict()
+    distill.teacher = placeholder(str)      # the folder of a run or an import, whose answers are learnt too
+    distill.temperature = placeholder(float)  # that answers are softened by
+    distill.weight = placeholder(float)     # in 0..1, of the teacher's answers against the labels
+    return distill
 
 
 def _optimizer() -> ConfigDict:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from imagenet_jax import data, finetune, input_pipeline, models, runtime, step, weights
+from imagenet_jax import data, distill, finetune, input_pipeline, models, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
@@ -33,6 +33,7 @@ class Options:
     mix: Mapping
     eval: Mapping
     loss: Mapping
+    distill: Mapping
     optimizer: Mapping
     schedule: Mapping
     lookahead: Mapping
@@ -173,11 +174,27 @@ class Experiment:
                             'config.eval_epochs and eval_steps are 0')
         frozen = (*options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))
         head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
+        self._check_views(mix)
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
+            teacher=self._teacher(normalize),
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=frozen, head=head),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
             lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=steps)
+
+    def _check_views(self, mix: Mix) -> None:
+        consistency, views = self.task.consistency, self._augment.views
+        if (consistency > 0) != (views > 1):
+            raise UserError(f'config.loss.consistency={consistency} and config.augment.views={views} go together: '
+                            'consistency is that of several views of an image, which nothing else takes')
+        if consistency and (mix or chosen(self.options.distill)):
+            raise UserError('config.loss.consistency compares views of one image: it goes neither with config.mix nor '
+                            'with config.distill')
+
+    def _teacher(self, normalize: Normalize) -> distill.Teacher | None:
+        section = chosen(self.options.distill)
+        return apply(distill.load, section, 'config.distill', student=self.model, task=self.task, normalize=normalize,
+                     class_names=self.train.class_names, size=self._augment.size) if section else None
 
     def initial_state(self) -> step.TrainState:
         """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""
@@ -219,8 +236,10 @@ class Experiment:
 
     def record(self) -> dict:
         """What the run ran on, for config.json."""
+        teacher = self.train_step.teacher
         return {**runtime.describe(), 'dtype': self.model.dtype.name, 'train_examples': len(self.train),
-                'eval_examples': len(self.test), 'class_names': list(self.train.class_names)}
+                'eval_examples': len(self.test), 'class_names': list(self.train.class_names),
+                **({'teacher_crc32': teacher.checksum} if teacher else {})}
 
 
 def _default_dtype(model: Mapping) -> str:

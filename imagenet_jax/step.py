@@ -84,8 +84,8 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 class TrainStep:
     """(state, batch) -> (state, metrics), jitted, the state donated.
 
-    The batch holds image, uint8 (B, H, W, 3), and label, as the task has them. The metrics are float32 scalars: loss,
-    accuracy (fraction), learning_rate, grad_norm, loss_scale, bad_steps, bad_in_a_row.
+    The batch holds image, uint8 (B, H, W, 3), or of V views (B, V, H, W, 3), and label, as the task has it. Metrics are
+    float32 scalars: loss, accuracy (fraction), learning_rate, grad_norm, loss_scale, bad_steps, bad_in_a_row.
 
     Attributes:
       model: called with train=True.
@@ -101,6 +101,7 @@ class TrainStep:
       lookahead: slow weights, or none.
       steps: of the whole run, over which DropBlock's rate rises linearly from 0 (arXiv 1810.12890, section 3); 0: it is
         the same throughout.
+      teacher: a `distill.Teacher`: (its variables, images, logits, losses) -> losses; or None.
     """
     model: nn.Module
     optimizer: Optimizer
@@ -113,6 +114,7 @@ class TrainStep:
     ema_decay: float = 0.0
     lookahead: Lookahead = Lookahead()
     steps: int = 0
+    teacher: Callable | None = None
 
     def __post_init__(self):
         if self.accumulation < 1:
@@ -137,12 +139,18 @@ class TrainStep:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._everywhere), state)
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        return self.compiled(state, batch)
+        return self.compiled(state, batch, *self.teachers)
+
+    @functools.cached_property
+    def teachers(self) -> tuple[dict, ...]:
+        """The teacher's variables on every device, an argument of `compiled`: as constants they would be in it."""
+        return (jax.device_put(self.teacher.variables, self._everywhere),) if self.teacher else ()
 
     @functools.cached_property
     def compiled(self) -> Callable:
         """What a call runs: lower it to look at the program."""
-        step = jax.shard_map(self._step, mesh=self.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P())
+        specs = (P(), P(DATA_AXIS), *[P()] * len(self.teachers))
+        step = jax.shard_map(self._step, mesh=self.mesh, in_specs=specs, out_specs=P())
         return jax.jit(step, donate_argnums=0)
 
     def judge(self, state: TrainState, score: float) -> TrainState:
@@ -172,19 +180,20 @@ class TrainStep:
             loss_scale=jnp.float32(INITIAL_SCALE if self.model.dtype == jnp.float16 else 1.0), good_steps=zero,
             bad_steps=zero, bad_in_a_row=zero)
 
-    def _step(self, state, batch):
+    def _step(self, state, batch, *teachers):
         key = step_key(jax.random.wrap_key_data(state.key), state.step)
-        stats, gradients, loss, accuracy = self._gradients(state, batch, key)
+        stats, gradients, loss, accuracy = self._gradients(state, batch, key, teachers)
         return self._update(state, stats, gradients, loss, accuracy)
 
-    def _gradients(self, state, batch, key):
+    def _gradients(self, state, batch, key, teachers):
         """(statistics, gradients, loss, accuracy) of the batch, means over parts and devices."""
         # With parameters varying, gradients stay each device's own until the one all-reduce below, in float32.
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
+        batch = batch | {'image': batch['image'].reshape(-1, *batch['image'].shape[-3:])}  # views of one are images too
         share = self.mix.share(stream(key, 'mix')) if self.mix else None
         loss_and_gradients = jax.value_and_grad(
-            partial(self._loss, state.loss_scale, share, self._progress(state.step)), has_aux=True)
+            partial(self._loss, state.loss_scale, share, teachers, self._progress(state.step)), has_aux=True)
         if self.mix:
             batch = batch | _partners(batch)
 
@@ -218,7 +227,7 @@ class TrainStep:
             return {}
         return {PROGRESS: {'fraction': jnp.minimum(step.astype(jnp.float32) / self.steps, 1.0)}}
 
-    def _loss(self, loss_scale, share, progress, params, stats, part, keys):
+    def _loss(self, loss_scale, share, teachers, progress, params, stats, part, keys):
         """(scaled loss, (loss, accuracy, statistics)) of one part on one device."""
         frozen = self.optimizer.frozen(params)
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
@@ -226,11 +235,15 @@ class TrainStep:
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats), **progress}
         images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
+        if self.task.consistency:
+            logits = logits.reshape(len(part['label']), -1, logits.shape[-1])
         targets_of = partial(self.task.targets, num_classes=logits.shape[-1], dtype=at_least_float32(logits).dtype)
         targets = targets_of(part['label'])
         if self.mix:
             targets = mixed(share, targets, targets_of(part['partner_label']))
-        loss, accuracy = (f(logits, targets).mean() for f in (self.task.loss, self.task.accuracy))
+        losses = self.task.loss(logits, targets)
+        losses = self.teacher(*teachers, images, logits, losses) if self.teacher else losses
+        loss, accuracy = losses.mean(), self.task.accuracy(logits, targets).mean()
         return loss * loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
 
     def _update(self, state, stats, gradients, loss, accuracy):

@@ -40,9 +40,13 @@ class Task(abc.ABC):
     Attributes:
       smoothing: of the targets that training takes; each task says how. An evaluation's loss has none.
       score: the number of an evaluation that the best checkpoint is chosen by.
+      multi_label: whether an image may have several classes.
+      consistency: where not 0, training gives logits of several views of each image; each task says how.
     """
     smoothing: float = 0.0
     score: ClassVar[str]
+    multi_label: ClassVar[bool]
+    consistency: ClassVar[float] = 0.0
 
     def __post_init__(self):
         if not 0 <= self.smoothing < 1:
@@ -106,22 +110,46 @@ class Softmax(Task):
     """Each image is of one class; labels are int (N,).
 
     Smoothing eps (arXiv 1512.00567): the target of the label is 1 - eps + eps/K, of every other class eps/K.
+
+    Attributes:
+      exclude_target: smoothing takes nothing back to the label: its target is 1 - eps, of every other eps/(K-1).
+      consistency: of `loss` where logits are of V views of each image, (N, V, K): the loss of the first, and this
+        weight, 12 in AugMix (arXiv 1912.02781), times `jensen_shannon`. Accuracy is that of the first.
     """
     score = 'top1'
+    multi_label = False
+    exclude_target: bool = False
+    consistency: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.exclude_target and not self.smoothing:
+            raise UserError('config.loss.exclude_target says how labels are smoothed, and config.loss.smoothing is 0')
+        if self.consistency < 0:
+            raise UserError(f'config.loss.consistency={self.consistency} must not be negative')
 
     def targets(self, labels, num_classes, dtype=jnp.float32):
-        return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=dtype), self.smoothing)
+        own = jax.nn.one_hot(labels, num_classes, dtype=dtype)
+        if self.exclude_target:
+            return own * (1 - self.smoothing) + (1 - own) * self.smoothing / max(1, num_classes - 1)
+        return optax.smooth_labels(own, self.smoothing)
+
+    def loss(self, logits, targets):
+        if logits.ndim == 2:
+            return super().loss(logits, targets)
+        return super().loss(logits[:, 0], targets) + self.consistency * jensen_shannon(logits)
 
     def _loss(self, logits, targets):
         return optax.softmax_cross_entropy(logits, targets)
 
     def accuracy(self, logits, targets):
         """Whether the largest logit is that of the largest target."""
+        logits = logits if logits.ndim == 2 else logits[:, 0]
         return (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
 
     def measure(self, logits, labels, mask, readable):
         classes = logits.shape[-1]
-        loss = self.loss(logits, jax.nn.one_hot(labels, classes, dtype=jnp.float32))
+        loss = optax.softmax_cross_entropy(at_least_float32(logits), jax.nn.one_hot(labels, classes, dtype=jnp.float32))
         # top_k answers ties by index and sorts NaN first: a collapsed model must not count as right.
         _, best = jax.lax.top_k(logits, min(5, classes))
         valid = mask & readable & jnp.isfinite(loss)
@@ -142,8 +170,33 @@ class Softmax(Task):
 
     def check(self, source):
         if source.multi_label:
-            raise UserError('loss softmax is for images of one class each, and these may have several: that is what '
+            raise UserError('this loss is for images of one class each, and these may have several: that is what '
                             'config.loss.name=sigmoid is for')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BinaryCrossEntropy(Softmax):
+    """As `Softmax`, trained by a yes or no for each class ("ResNet strikes back", arXiv 2110.00476): the loss of an
+    image is the mean over the classes, and mixed images may be of both of theirs.
+
+    All else is that of `Softmax`, the loss of an evaluation too, which so compares with that of other runs. A softmax
+    of such logits is what is likely, given that exactly one of the answers is yes.
+
+    Attributes:
+      threshold: targets above it, once mixed, become 1 and all others 0, which undoes their smoothing; unset: they stay
+        what they are.
+    """
+    threshold: float = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise UserError(f'config.loss.threshold={self.threshold} must be in [0, 1)')
+
+    def _loss(self, logits, targets):
+        if self.threshold is not None:
+            targets = (targets > self.threshold).astype(targets.dtype)
+        return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,6 +207,7 @@ class Sigmoid(Task):
     image is the mean over its counted classes, 0 where it has none.
     """
     score = 'mean_average_precision'
+    multi_label = True
 
     def targets(self, labels, num_classes, dtype=jnp.float32):
         del num_classes
@@ -205,5 +259,20 @@ def _mean_of_counted(values, targets) -> jax.Array:
     return values.sum(-1) / jnp.maximum(counted.sum(-1), 1)
 
 
+def jensen_shannon(logits: jax.Array) -> jax.Array:
+    """How far the answers to V views of an image are from one another (arXiv 1912.02781).
+
+    Args:
+      logits: (N, V, K) float.
+
+    Returns:
+      (N,), in nats: the mean over the views of the Kullback-Leibler divergence of their mean from each. The mean is at
+      least 1e-7 for each class, as in the authors' code.
+    """
+    log_p = jax.nn.log_softmax(at_least_float32(logits))
+    mean = jnp.exp(log_p).mean(1, keepdims=True).clip(1e-7, 1)
+    return optax.losses.kl_divergence_with_log_targets(jnp.log(mean), log_p).mean(1)
+
+
 # config.loss.name -> the task.
-TASKS = {'softmax': Softmax, 'sigmoid': Sigmoid}
+TASKS = {'softmax': Softmax, 'sigmoid': Sigmoid, 'bce': BinaryCrossEntropy}

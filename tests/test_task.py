@@ -1,4 +1,4 @@
-"""Targets, losses and accuracy against numpy, in float64; what each task makes of wrong labels."""
+"""Targets, losses and accuracy against numpy, PyTorch and timm; what each task makes of wrong labels."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.task import Sigmoid, Softmax
+from imagenet_jax.task import BinaryCrossEntropy, Sigmoid, Softmax, jensen_shannon
 
 
 def cross_entropy(logits, labels, smoothing=0.0):
@@ -48,6 +48,93 @@ def test_is_computed_in_float32(dtype):
     loss = cross_entropy(logits, jnp.array([1]))
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, reference(np.array([[3.0, 1.0, -2.0]]), np.array([1]), 0.0), rtol=1e-6)
+
+
+def drawn(shape=(6, 7), seed=0):
+    """Logits of that shape, a label for each row."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 3, shape).astype(np.float32), rng.integers(shape[-1], size=shape[0])
+
+
+@pytest.fixture(scope='module')
+def timm():
+    """(torch, timm.loss)"""
+    pytest.importorskip('torch')
+    from torch_reference import torch, torchvision_models
+    torchvision_models()  # which timm imports
+    return torch, pytest.importorskip('timm.loss')
+
+
+def test_smoothing_agrees_with_pytorch():
+    torch = pytest.importorskip('torch')
+    logits, labels = drawn()
+    theirs = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction='none')
+    np.testing.assert_allclose(cross_entropy(jnp.asarray(logits), jnp.asarray(labels), 0.1),
+                               theirs(torch.tensor(logits), torch.tensor(labels)), rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', [Softmax, BinaryCrossEntropy])
+def test_smoothing_that_spares_the_target(kind):
+    """eps/(K-1) on each of the others, so that the sum stays 1."""
+    targets = kind(smoothing=0.3, exclude_target=True).targets(jnp.array([2, 0]), 4)
+    np.testing.assert_allclose(targets, [[0.1, 0.1, 0.7, 0.1], [0.7, 0.1, 0.1, 0.1]], rtol=1e-6)
+
+
+# --- a yes or no for each class
+
+
+@pytest.mark.parametrize(('smoothing', 'threshold'), [(0.0, None), (0.1, None), (0.1, 0.2), (0.0, 0.0)])
+def test_bce_agrees_with_timm(smoothing, threshold, timm):
+    """Of labels, and of targets that two labels were mixed to; where there is a threshold, each side of it."""
+    torch, losses = timm
+    logits, labels = drawn()
+    task = BinaryCrossEntropy(smoothing=smoothing, threshold=threshold)
+    theirs = losses.BinaryCrossEntropy(smoothing, threshold, reduction='none')
+    own, partners = (np.asarray(task.targets(each, 7)) for each in (labels, (labels + 1) % 7))
+    for share in (1, 0.7, 0.85):
+        targets = share * own + (1 - share) * partners
+        given = torch.tensor(labels if share == 1 else targets)
+        expected = theirs(torch.tensor(logits), given).mean(-1)
+        np.testing.assert_allclose(task.loss(logits, targets), expected, rtol=1e-5)
+
+
+def test_bce_is_judged_as_softmax():
+    """The answer and an evaluation's loss: given that one class alone is there, a softmax is how likely each is."""
+    logits, labels = drawn()
+    everywhere = np.ones(6, bool)
+    found = [task.measure(logits, labels, everywhere, everywhere)[0]
+             for task in (Softmax(), BinaryCrossEntropy(smoothing=0.1, threshold=0.2))]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert float(found[1]['loss']) == pytest.approx(reference(logits, labels, 0.0).sum(), rel=1e-5)
+    p = jax.nn.sigmoid(logits[0].astype(np.float64))
+    alone = np.array([p[i] * np.prod(np.delete(1 - p, i)) for i in range(7)])
+    np.testing.assert_allclose(BinaryCrossEntropy().probabilities(logits)[0], alone / alone.sum(), rtol=1e-4)
+
+
+# --- several views of an image
+
+
+def test_views_agree_with_timm(timm):
+    """The gradient too; where a probability is 0 in float32 theirs is NaN."""
+    torch, losses = timm
+    logits, labels = drawn((5, 3, 4))
+    task = Softmax(smoothing=0.1, consistency=12.0)
+    ours = jax.jit(jax.value_and_grad(lambda x: task.loss(x, task.targets(labels, 4)).mean()))
+    loss, gradient = ours(logits)
+    views = torch.tensor(logits).transpose(0, 1).reshape(15, 4).requires_grad_()  # theirs go view by view
+    theirs = losses.JsdCrossEntropy(num_splits=3, alpha=12, smoothing=0.1)(views, torch.tensor(labels))
+    theirs.backward()
+    np.testing.assert_allclose(loss, theirs.detach(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, views.grad.reshape(3, 5, 4).transpose(0, 1), rtol=1e-4, atol=1e-7)
+    assert all(np.isfinite(x).all() for x in ours(logits * 100))
+
+
+def test_views_that_agree_cost_nothing():
+    logits, labels = drawn((5, 3, 4))
+    np.testing.assert_allclose(jensen_shannon(np.repeat(logits[:, :1], 3, 1)), 0, atol=1e-6)
+    assert (jensen_shannon(logits) > 0.01).all()
+    targets = Softmax().targets(labels, 4)
+    np.testing.assert_array_equal(Softmax().accuracy(logits, targets), Softmax().accuracy(logits[:, 0], targets))
 
 
 # --- several classes an image
@@ -105,6 +192,15 @@ def test_labels_are_not_taken_for_targets(task, wrong):
 def test_smoothing_has_a_range(smoothing):
     with pytest.raises(UserError, match=rf'config\.loss\.smoothing={smoothing} must be in \[0, 1\)'):
         Softmax(smoothing=smoothing)
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'exclude_target': True}, r'config\.loss\.exclude_target says how labels are smoothed, and .*smoothing is 0'),
+    ({'consistency': -1.0}, r'config\.loss\.consistency=-1\.0 must not be negative'),
+    ({'threshold': 1.0}, r'config\.loss\.threshold=1\.0 must be in \[0, 1\)')])
+def test_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        BinaryCrossEntropy(**options)
 
 
 # --- the answer
