@@ -153,7 +153,7 @@ def _tell_left(rest: Sequence[Run], runs: Sequence[Run], at_once: int) -> bool:
             alike = [whole[other] for other in whole if other.recipe == run.recipe] or [*whole.values()]
             done = found[run].step / found[run].steps if found[run].steps else 0
             seconds += max(0.0, 1 - done) * whole.get(run, statistics.fmean(alike))
-        print(f'about {_clock(seconds / min(at_once, len(rest)))} left for {len(rest)} runs', flush=True)
+        print(f'about {_clock(seconds / min(at_once, len(rest)))} left, {len(rest)} to go', flush=True)
     return bool(whole)
 
 

@@ -1,12 +1,14 @@
 """main.py as its user calls it."""
 
+import math
 import subprocess
 import sys
 
 import pytest
-from runs import ROOT, TINY, environment, rows, run, saved
+from runs import ROOT, TINY, contents, environment, rows, run, saved
 
 import imagenet_jax
+from imagenet_jax.report import folders
 
 
 @pytest.mark.runs
@@ -46,6 +48,18 @@ def test_bad_steps_are_shown_and_survived(tmp_path):
     last = rows(tmp_path)[-1]
     assert last['step'] == 8 and last['train/bad_steps'] > 0 and last['train/loss'] is None
     assert saved(tmp_path)[-1] == 8
+
+
+def test_what_a_run_writes_of_itself(tmp_path):
+    """Read without JAX: its size, and that it came to its end, which stop_after brings before the last step."""
+    run(tmp_path, '--config.steps=40', '--config.eval_steps=2', '--config.stop_after=1',
+        '--config.optimizer.learning_rate=1e-9', '--config.model.norm=sync', devices=2)
+    found = folders.read(tmp_path)
+    assert found.finished and found.step < found.steps == 40
+    sizes = [math.prod(shape) for name, (shape, _, _) in contents(tmp_path, found.step).items()
+             if name.startswith('params/')]
+    assert found.entry['run']['parameters'] == sum(sizes)
+    assert found.entry['run']['multiply_adds'] == 765568  # of 8 x 8 pixels, as it is evaluated
 
 
 def test_float16_and_accumulation_and_ema(tmp_path):
