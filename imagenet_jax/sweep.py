@@ -84,13 +84,15 @@ def carry_out(runs: Sequence[Run], slots: Sequence[Mapping[str, str]]) -> dict[R
     """
     waiting, free, failed, going = list(runs), list(slots), {}, {}
     ended, told, looked = 0, False, time.monotonic()
-    with _signals() as caught:
+    with _signals() as caught, contextlib.ExitStack() as stack:
         handed_on = 0
         while going or (waiting and not caught):
             while waiting and free and not caught:
                 run, slot = waiting.pop(0), free.pop(0)
                 print(command(run), flush=True)
-                going[run] = run.start(slot), slot
+                process = run.start(slot)
+                going[run] = process, slot
+                stack.callback(process.terminate)  # does nothing where it has ended, as all have but after an error
             time.sleep(_POLL_S)
             for process, _ in going.values() if len(caught) > handed_on else ():
                 process.terminate()

@@ -154,6 +154,8 @@ def test_a_run_that_is_killed_amid_its_patience_waits_on(tmp_path):
     rates = [row['train/learning_rate'] for row in rows(whole)]
     assert rates == pytest.approx([1e-7] * 12 + [5e-8] * 8)
     assert 'nothing to do: the run is at step 20, and 4 evaluations' in run(whole, *WATCHED)
+    for found in map(folders.read, (whole, parts)):
+        assert found.finished and found.step == 20 < found.steps and not found.problem
 
 
 def test_run_folder(reference):

@@ -10,7 +10,7 @@ from imagenet_jax.report import SCORES, Difference, Measured
 # What is said once where every line has the same.
 _FACTS = ('model', 'epochs', 'dtype', 'devices x batch', 'learning rate', 'tricks', 'parameters', 'MACs', 'n')
 _COLUMNS = ('run', *_FACTS[:-1], *SCORES.values(), 'n', 'difference', 'hours', 'images/s')
-_LONGEST = 44  # characters of a cell of tricks
+_LONGEST = 32  # characters of a cell of tricks, so that a table fits a terminal
 _UNITS = ((1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
 
@@ -51,9 +51,9 @@ def notes(lines: Sequence[dict], base: str, best: bool) -> list[str]:
 
 def markdown(lines: Sequence[dict]) -> str:
     """The table, aligned; what is the same in every line stands above it."""
-    shown = {title: [cell(title, line.get(title)) for line in lines] for title in titles(lines)}
+    shown = {title: [cell(title, _short(line.get(title))) for line in lines] for title in titles(lines)}
     same = {title: cells[0] for title, cells in shown.items() if title in _FACTS and len(set(cells)) == 1}
-    columns = {title: [_short(text) for text in cells] for title, cells in shown.items() if title not in same}
+    columns = {title: cells for title, cells in shown.items() if title not in same}
     widths = {title: max(len(title), *map(len, cells)) for title, cells in columns.items()}
     said = ', '.join(f'{title} {text}' for title, text in same.items())
     above = [f'The same in all: {said}.', ''] if said else []
@@ -63,13 +63,14 @@ def markdown(lines: Sequence[dict]) -> str:
     return '\n'.join(above + table)
 
 
-def _short(text: str) -> str:
-    """As many of several options as a cell holds."""
-    parts = text.split(', ')
-    kept = len(parts)
-    while kept > 1 and len(', '.join(parts[:kept])) > _LONGEST:
+def _short(value):
+    """Of a list no more than a cell holds, the first at least."""
+    if not isinstance(value, list):
+        return value
+    kept = len(value)
+    while kept > 1 and len(', '.join(value[:kept])) > _LONGEST:
         kept -= 1
-    return ', '.join(parts[:kept]) + (f', {len(parts) - kept} more' if kept < len(parts) else '')
+    return value[:kept] + [f'{len(value) - kept} more'] * (kept < len(value))
 
 
 def write_csv(path: Path, lines: Sequence[dict]) -> None:
