@@ -8,6 +8,8 @@ from imagenet_jax.errors import unknown
 
 _COMMANDS = {
     'train': 'train and evaluate one model, as main.py does',
+    'sweep': 'train recipes x variants x seeds, each in its own folder, and go on where it stopped',
+    'report': 'make one table of many runs: means, deviations, differences',
     'convert': 'pack a data set into shards for training, shrunk where asked for',
     'verify': 'decode a data set and list what is unreadable, doubled or missing',
     'stats': "measure the mean, deviation and covariance of a data set's colours",

@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 
-from imagenet_jax import data, distill, finetune, input_pipeline, models, runtime, step, weights
+from imagenet_jax import data, distill, finetune, input_pipeline, models, record, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Mix, Normalize
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
 from imagenet_jax.schedules import SCHEDULES
@@ -129,7 +130,7 @@ class Experiment:
         self.bad_samples = self.data.bad_samples(self.train)
         self._check_batches()
         self.steps_per_epoch = len(self.train) / options.batch_size
-        planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
+        planned = record.planned_steps(options.steps, options.epochs, len(self.train), options.batch_size)
         self.steps = 1 if options.dry_run else planned
         self._check_ramp(planned)
         self.every = self._cadences()
@@ -235,11 +236,12 @@ class Experiment:
         return ''
 
     def record(self) -> dict:
-        """What the run ran on, for config.json."""
+        """What the run ran on, for config.json; multiply-adds are of one image as it is evaluated."""
+        parameters, multiply_adds = summary.total(summary.layers(self.model, self._evaluate.view.size))
         teacher = self.train_step.teacher
         return {**runtime.describe(), 'dtype': self.model.dtype.name, 'train_examples': len(self.train),
-                'eval_examples': len(self.test), 'class_names': list(self.train.class_names),
-                **({'teacher_crc32': teacher.checksum} if teacher else {})}
+                'eval_examples': len(self.test), 'parameters': parameters, 'multiply_adds': multiply_adds,
+                'class_names': list(self.train.class_names), **({'teacher_crc32': teacher.checksum} if teacher else {})}
 
 
 def _default_dtype(model: Mapping) -> str:

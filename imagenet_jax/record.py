@@ -22,7 +22,8 @@ _FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'augment.r
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
 # What differs between two starts of the same run without meaning anything.
-_FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts')
+_FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts', 'run.parameters',
+         'run.multiply_adds', 'run.finished')
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -53,6 +54,16 @@ def write(workdir: Path, record: dict) -> None:
     partial = path.with_suffix('.json.tmp')
     partial.write_text(json.dumps(record, indent=2) + '\n')
     os.replace(partial, path)
+
+
+def finish(workdir: Path, entry: dict) -> None:
+    """Notes in config.json that the run came to its end; the next start writes it without the note, until its own."""
+    write(workdir, entry | {'run': entry['run'] | {'finished': True}})
+
+
+def planned_steps(steps: int, epochs: float, examples: int, batch_size: int) -> int:
+    """Updates of a run: config.steps or, where that is 0, those of so many epochs."""
+    return steps or max(1, round(epochs * examples / batch_size))
 
 
 def read(workdir: Path) -> dict | None:

@@ -47,7 +47,10 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
         restored = checkpoints.restore(experiment.abstract_state())
         state = restored or experiment.initial_state()
         writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
-        return _loop(experiment, state, checkpoints, writer, stop, stack)
+        row = _loop(experiment, state, checkpoints, writer, stop, stack)
+    if writer and not config.dry_run:  # now that every save is whole
+        record.finish(workdir, entry)
+    return row
 
 
 def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:

@@ -52,7 +52,8 @@ def rows(workdir: Path) -> list[dict]:
 
 def numbers(workdir: Path) -> list[dict]:
     """Rows without what a clock or an interruption decides."""
-    kept = [{k: v for k, v in row.items() if k not in ('train/images_per_s', 'resume/step')} for row in rows(workdir)]
+    clock = ('seconds', 'train/images_per_s', 'resume/step')
+    kept = [{k: v for k, v in row.items() if k not in clock} for row in rows(workdir)]
     return [row for row in kept if set(row) != {'step'}]
 
 

@@ -69,7 +69,7 @@ def test_ctrl_c_amid_imports_ends_the_process():
 
 
 @pytest.mark.parametrize(('name', 'message'), [
-    ('evalute', "error: unknown command 'evalute'; did you mean evaluate?"), ('zzz', 'known: train, convert, verify')])
+    ('evalute', "error: unknown command 'evalute'; did you mean evaluate?"), ('zzz', 'known: train, sweep, report')])
 def test_an_unknown_command_suggests_the_nearest(name, message, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['imagenet_jax', name])
     with pytest.raises(SystemExit, match=message):

@@ -10,6 +10,8 @@ from runs import contents, finish, numbers, rows, run, saved, start, stop_when
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
+from imagenet_jax.report import folders
+
 pytestmark = pytest.mark.runs
 
 LAST = 45
@@ -47,11 +49,15 @@ def test_kill_9(moment, reference, tmp_path):
     stop_when(process, lambda: MOMENTS[moment](tmp_path))
     finish(process, -signal.SIGKILL)
     before = saved(tmp_path)
+    assert not folders.read(tmp_path).finished
     # Other workers on the second start: they must not matter.
     output = run(tmp_path, '--config.data.processes=1' if 'middle' in moment else '--config.data.threads=3')
     assert_same(tmp_path, reference)
+    assert folders.read(tmp_path).finished
     marks = [row['resume/step'] for row in rows(tmp_path) if 'resume/step' in row]
     assert marks == before[-1:]
+    seconds = [row['seconds'] for row in rows(tmp_path) if 'seconds' in row]
+    assert seconds == sorted(seconds) and seconds[-1] > seconds[0]
     assert (f'resuming at step {before[-1]}' in output) if before else ('resuming at step' not in output)
 
 
@@ -148,6 +154,8 @@ def test_a_run_that_is_killed_amid_its_patience_waits_on(tmp_path):
     rates = [row['train/learning_rate'] for row in rows(whole)]
     assert rates == pytest.approx([1e-7] * 12 + [5e-8] * 8)
     assert 'nothing to do: the run is at step 20, and 4 evaluations' in run(whole, *WATCHED)
+    for found in map(folders.read, (whole, parts)):
+        assert found.finished and found.step == 20 < found.steps and not found.problem
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 """main.py as its user calls it."""
 
+import math
 import subprocess
 import sys
 
 import pytest
-from runs import ROOT, TINY, environment, rows, run, saved
+from runs import ROOT, TINY, contents, environment, rows, run, saved
 
 import imagenet_jax
+from imagenet_jax.report import folders
 
 
 @pytest.mark.runs
@@ -28,10 +30,16 @@ def test_dry_run_goes_through_everything_and_writes_nothing(tmp_path):
     assert any((cache / 'imagenet_jax' / 'xla').iterdir())  # programs alone, in the user's folder
 
 
-def test_without_tensorflow(tmp_path):
-    output = run(tmp_path, '--config.epochs=0.5', '--config.schedule.warmup_epochs=0')
+def test_without_tensorflow_and_what_a_run_writes_of_itself(tmp_path):
+    output = run(tmp_path, '--config.epochs=0.5', '--config.schedule.warmup_epochs=0', '--config.model.norm=sync')
     assert output.count('no TensorBoard event files, metrics.jsonl alone: not here') == 1
     assert 'eval/top1' in rows(tmp_path)[-1] and not list(tmp_path.glob('events*'))
+    found = folders.read(tmp_path)
+    assert found.finished and found.step == found.steps == saved(tmp_path)[-1]
+    sizes = [math.prod(shape) for name, (shape, *_) in contents(tmp_path, found.step).items()
+             if name.startswith('params/')]
+    assert found.entry['run']['parameters'] == sum(sizes)
+    assert found.entry['run']['multiply_adds'] == 765568  # of 8 x 8 pixels, as it is evaluated
 
 
 def test_too_many_bad_steps_stop_the_run(tmp_path):

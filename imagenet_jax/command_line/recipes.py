@@ -53,26 +53,51 @@ def name() -> str:
 
 def _parse(usage: str, argv: list[str]) -> list[str]:
     """Flags. Raises UserError, or leaves with 1 as absl does."""
-    sys.path.insert(0, os.getcwd())  # recipes import their neighbours
     try:
         recipe, models = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
             _help(usage, recipe, models)
-        return _parse_flags(argv)
+        return _parse_flags(argv, app.parse_flags_with_usage, _CONFIG)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def make(recipe: str, options: Sequence[str]) -> ConfigDict:
+    """The config of --config RECIPE with options --config.NAME=VALUE, beside the flags of this process.
+
+    Raises:
+      UserError: as for the same on the command line.
+    """
+    argv = ['', f'--config={recipe}', *options]
+    values = flags.FlagValues()
+    holder = config_flags.DEFINE_config_file('config', None, flag_values=values, lock_config=True, sys_argv=argv)
+    try:
+        _recipe(argv)
+        _parse_flags(argv, values, holder)
+    except (TypeError, ValueError, flags.Error) as error:
+        raise UserError(f'{recipe}: {error}') from error
+    return holder.value
+
+
+def arguments(path: Path) -> tuple[str, ...]:
+    """What a recipe may be given after a colon, its default first; () where it takes nothing. Raises UserError."""
+    return _arguments(_load(path))
+
+
+def _arguments(module: ModuleType) -> tuple[str, ...]:
+    return tuple(getattr(module, 'MODELS', ()) or getattr(module, 'VARIANTS', ()))
+
+
+def _parse_flags(argv: list[str], parse: Callable, holder: flags.FlagHolder) -> list[str]:
     """absl's parser, and --config.NAME=None: what the recipe sets is unset, and the reader's own default holds.
 
     The last that is said of an option holds, as of every flag.
     """
     assigned = re.compile(r'--?config\.([\w.]+)=(.*)', re.DOTALL)
     last = {found[1]: found[2] for found in map(assigned.fullmatch, argv) if found}
-    rest = app.parse_flags_with_usage([arg for arg in argv if not re.fullmatch(r'--?config\.[\w.]+=None', arg)])
+    rest = parse([arg for arg in argv if not re.fullmatch(r'--?config\.[\w.]+=None', arg)])
     for name in (name for name, value in last.items() if value == 'None'):
-        _CONFIG.value.update_from_flattened_dict({name: None})
+        holder.value.update_from_flattened_dict({name: None})
     return rest
 
 
@@ -87,7 +112,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
         return None, ()
     path, *argument = named[1].split(':', 1)
     module = _load(Path(path))
-    models = getattr(module, 'MODELS', ())
+    models = _arguments(module)
     if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
     if argument == ['']:
@@ -129,6 +154,8 @@ def _load(path: Path) -> ModuleType:
         if path.stem in catalog.EARLIER_RECIPES:
             raise UserError(f'no recipe {path}; since version 0.2 it is --config {catalog.EARLIER_RECIPES[path.stem]}')
         raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
+    if os.getcwd() not in sys.path:  # recipes import their neighbours
+        sys.path.insert(0, os.getcwd())
     spec = importlib.util.spec_from_file_location('recipe', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

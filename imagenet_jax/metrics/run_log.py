@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class MetricWriter:
       workdir: the run's folder.
       resume_step: the step that this start resumes from, or None for a new run. Rows past it are dropped, since their
         steps come again.
+
+    Each row has `seconds`, of wall time in all starts that led to it, from the writer's beginning in each.
     """
 
     def __init__(self, workdir: Path, resume_step: int | None):
@@ -34,12 +37,14 @@ class MetricWriter:
         partial = path.with_suffix('.jsonl.tmp')
         partial.write_text(''.join(map(_line, rows)))
         os.replace(partial, path)
+        earlier = [row['seconds'] for row in rows if 'seconds' in row]
+        self._began = time.monotonic() - (earlier[-1] if earlier else 0)
         self._file = path.open('a')
         self._board = _board(workdir)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         """One row of scalars; a value that is not finite becomes null."""
-        self._file.write(_line({'step': step, **row}))
+        self._file.write(_line({'step': step, 'seconds': round(time.monotonic() - self._began, 1), **row}))
         self._file.flush()
         if self._board:
             self._board.write_scalars(step, {name: value for name, value in row.items() if value is not None})

@@ -31,12 +31,20 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Seconds of the wall, which stand until a test moves them."""
+    now = [100.0]
+    monkeypatch.setattr(run_log.time, 'monotonic', lambda: now[0])
+    return now
+
+
 def test_rows_are_there_as_soon_as_they_are_written(tmp_path, board):
     writer = MetricWriter(tmp_path, None)
     writer.write(3, {'train/loss': 0.5, 'eval/top1': float('nan'), 'eval/best': None})
-    assert lines(tmp_path) == [{'step': 3, 'train/loss': 0.5, 'eval/top1': None, 'eval/best': None}]
+    assert lines(tmp_path) == [{'step': 3, 'seconds': 0.0, 'train/loss': 0.5, 'eval/top1': None, 'eval/best': None}]
     writer.write(4, {'train/loss': float('inf')})
-    assert lines(tmp_path)[1] == {'step': 4, 'train/loss': None}
+    assert lines(tmp_path)[1] == {'step': 4, 'seconds': 0.0, 'train/loss': None}
     writer.close()
     assert [path.name for path in tmp_path.iterdir()] == ['metrics.jsonl']
     name, step, row = board.written[0]
@@ -60,6 +68,18 @@ def test_rows_past_the_resumed_step_come_again(tmp_path, board, step, expected):
     for _ in range(2):  # at the second start there is the first one's mark
         MetricWriter(tmp_path, step).close()
         assert lines(tmp_path) == expected
+
+
+def test_seconds_are_of_all_starts_without_what_is_made_again(tmp_path, board, clock):
+    def session(resume_step, *steps):
+        writer = MetricWriter(tmp_path, resume_step)
+        for step in steps:
+            clock[0] += 10.04
+            writer.write(step, {})
+        clock[0] += 1000
+    session(None, 1, 2, 3)
+    session(2, 3, 4)
+    assert [row.get('seconds') for row in lines(tmp_path)] == [10, 20.1, 30.1, 40.2]
 
 
 def test_from_a_torn_row_on_nothing_is_read(tmp_path, caplog):
@@ -87,5 +107,5 @@ def test_without_tensorflow_the_log_goes_on(tmp_path, monkeypatch, caplog):
     writer.write_image(1, 'train/images', np.zeros((2, 3, 3), np.uint8))
     writer.write_config({'message': ''})
     writer.close()
-    assert lines(tmp_path) == [{'step': 1, 'loss': 1.0}]
+    assert lines(tmp_path) == [{'step': 1, 'seconds': 0.0, 'loss': 1.0}]
     assert caplog.text.count('no TensorBoard event files, metrics.jsonl alone') == 1
