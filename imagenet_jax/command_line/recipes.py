@@ -8,7 +8,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -55,9 +55,9 @@ def _parse(usage: str, argv: list[str]) -> list[str]:
     """Flags. Raises UserError, or leaves with 1 as absl does."""
     sys.path.insert(0, os.getcwd())  # recipes import their neighbours
     try:
-        recipe, models = _recipe(argv)
+        recipe, arguments = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
-            _help(usage, recipe, models)
+            _help(usage, recipe, arguments)
         return _parse_flags(argv)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
@@ -76,18 +76,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
     return rest
 
 
-def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
-    """The config as its file has it, and the models that it takes by argument; None and () where argv names none.
+def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Mapping[str, Sequence[str]]]:
+    """The config as its file has it, and what it takes by argument, by kind; None and {} where argv names none.
 
     Raises:
       UserError: no such file, an argument that it does not take, or a --config.NAME that it does not have.
     """
     named = re.search(r'^--?config[=\n](.+)', '\n'.join(argv), re.MULTILINE)
     if not named:
-        return None, ()
+        return None, {}
     path, *argument = named[1].split(':', 1)
     module = _load(Path(path))
-    models = getattr(module, 'MODELS', ())
+    arguments = {'Models': getattr(module, 'MODELS', ()), 'Variants': tuple(getattr(module, 'VARIANTS', ()))}
     if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
     if argument == ['']:
@@ -100,7 +100,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
     for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
         if name not in known:
             raise unknown('option', name, known)
-    return recipe, models
+    return recipe, arguments
 
 
 def _wrong_recipe(path: str, error: Exception) -> UserError:
@@ -135,14 +135,15 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _help(usage: str, recipe: ConfigDict | None, models: Sequence[str]) -> None:
+def _help(usage: str, recipe: ConfigDict | None, arguments: Mapping[str, Sequence[str]]) -> None:
     print(usage)
     if recipe is None:
         print('Give --config too for a list of its options. configs/common.py says what each means.')
         sys.exit(0)
-    if models:
-        print('Models of this recipe, each given as --config FILE:MODEL; without one it is the first:\n')
-        print(textwrap.fill(', '.join(models), 100, initial_indent='  ', subsequent_indent='  '), end='\n\n')
+    for kind, names in arguments.items():
+        if names:
+            print(f'{kind} of this recipe, each given as --config FILE:{kind[:-1].upper()}; without one it is the first:\n')
+            print(textwrap.fill(', '.join(names), 100, initial_indent='  ', subsequent_indent='  '), end='\n\n')
     print('Options of this recipe (configs/common.py says what each means):\n')
     print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
     sys.exit(0)
