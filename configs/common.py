@@ -2,7 +2,7 @@
 
 A recipe starts from `get_config()` and changes what it needs; the command line overrides either, as
 --config.batch_size=512. A placeholder is unset until somebody sets it: then the reader's own default holds.
-A recipe that several models share takes one of them after a colon: configs/resnet50.py:resnet101.
+What a recipe takes stands after a colon, a model of its MODELS or one of its VARIANTS: configs/resnet50.py:resnet101.
 
 On a laptop, in a minute and without data, any ImageNet recipe goes through, whole but small, with
 --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8 --config.eval_batch_size=8
@@ -10,7 +10,8 @@ On a laptop, in a minute and without data, any ImageNet recipe goes through, who
 --config.steps=8 --config.schedule.warmup_epochs=0 --config.optimizer.learning_rate=0.01
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -226,3 +227,15 @@ def checked(model: str, known: Sequence[str]) -> str:
     if model in catalog.RECIPE_OF:
         raise UserError(f'{model} is no model of this recipe; it is trained with --config {catalog.config(model)}')
     raise unknown('model of this recipe', model, known)
+
+
+def varied(config: ConfigDict, variants: Mapping[str, Mapping[str, Any]], variant: str) -> ConfigDict:
+    """The config with the changes of one of a recipe's variants, {option: value}.
+
+    Raises:
+      UserError: no such variant.
+    """
+    if variant not in variants:
+        raise unknown('variant of this recipe', variant, variants)
+    config.update_from_flattened_dict(variants[variant])
+    return config

@@ -1,4 +1,4 @@
-"""Every recipe of configs/, and every model that each takes."""
+"""Every recipe of configs/, and every model or variant that each takes."""
 
 import importlib
 from pathlib import Path
@@ -16,11 +16,16 @@ def module(recipe: str) -> ModuleType:
 
 def get_config(pair: str) -> ConfigDict:
     """'digits.py' or 'resnet50.py:resnet101', as --config takes it behind configs/."""
-    path, *model = pair.split(':')
-    return module(path.removesuffix('.py')).get_config(*model)
+    path, *argument = pair.split(':')
+    return module(path.removesuffix('.py')).get_config(*argument)
+
+
+def arguments(recipe: str) -> tuple[str, ...]:
+    """What it takes; the first is what it takes where it is given nothing."""
+    return getattr(module(recipe), 'MODELS', tuple(getattr(module(recipe), 'VARIANTS', ())))
 
 
 def pairs() -> list[str]:
-    """Each recipe as it is, then with each other model that it takes."""
+    """Each recipe as it is, then with each other argument that it takes."""
     return [pair for recipe in RECIPES for pair in
-            (f'{recipe}.py', *(f'{recipe}.py:{model}' for model in getattr(module(recipe), 'MODELS', ())[1:]))]
+            (f'{recipe}.py', *(f'{recipe}.py:{argument}' for argument in arguments(recipe)[1:]))]

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for the command above
 
-from recipes import RECIPES, ROOT, get_config, module, pairs
+from recipes import RECIPES, ROOT, arguments, get_config, module, pairs
 
 from configs import common
 from imagenet_jax import models, record
@@ -22,7 +22,7 @@ from imagenet_jax.options import apply
 
 GOLDEN = ROOT / 'tests' / 'golden'
 PAIRS = pairs()
-TAKING = [recipe for recipe in RECIPES if hasattr(module(recipe), 'MODELS')]
+TAKING = [recipe for recipe in RECIPES if arguments(recipe)]
 
 
 def flat(pair: str) -> dict[str, str]:
@@ -31,7 +31,7 @@ def flat(pair: str) -> dict[str, str]:
 
 
 def differences(pair: str) -> str:
-    """What a recipe changes in common.py; with another model, what that changes in the recipe."""
+    """What a recipe changes in common.py; with another argument, what that changes in the recipe."""
     before = flat(pair.split(':')[0] if ':' in pair else 'common.py')
     return ''.join(f'    {name}={value}\n' for name, value in flat(pair).items() if value != before[name])
 
@@ -104,14 +104,23 @@ def test_model_is_the_arguments(pair):
     config = get_config(pair)
     model = apply(models.create, config.model, 'config.model')
     assert model.num_classes == config.model.num_classes
-    assert ':' not in pair or config.model.name == pair.split(':')[1]
+    path, *argument = pair.split(':')
+    assert not argument or argument[0] in getattr(module(path.removesuffix('.py')), 'VARIANTS', ()) or (
+        [config.model.name] == argument)
 
 
 @pytest.mark.parametrize('recipe', TAKING)
-def test_first_model_is_the_default(recipe):
-    first, *_ = module(recipe).MODELS
+def test_first_argument_is_the_default(recipe):
+    first, *_ = arguments(recipe)
     assert module(recipe).get_config(first) == module(recipe).get_config()
-    assert inspect.signature(module(recipe).get_config).parameters['model'].default == first
+    parameter, = inspect.signature(module(recipe).get_config).parameters.values()
+    assert (parameter.name, parameter.default) == ('model' if hasattr(module(recipe), 'MODELS') else 'variant', first)
+
+
+@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if hasattr(module(recipe), 'VARIANTS')])
+def test_wrong_variant_is_refused(recipe):
+    with pytest.raises(UserError, match=r"^unknown variant of this recipe 'zzz'; known: "):
+        module(recipe).get_config('zzz')
 
 
 @pytest.mark.parametrize('name', models.names())

@@ -122,4 +122,4 @@ def test_version_and_help():
     assert '--workdir DIR' in say('--help')
     told = say('--config', 'configs/resnet50.py:resnet101', '--help')
     assert '--config.optimizer.learning_rate=0.4' in told and '--config.model.name=resnet101' in told
-    assert 'Models of this recipe' in told and 'regnety_320' in told
+    assert 'What this recipe takes' in told and 'regnety_320' in told

@@ -54,9 +54,9 @@ def name() -> str:
 def _parse(usage: str, argv: list[str]) -> list[str]:
     """Flags. Raises UserError, or leaves with 1 as absl does."""
     try:
-        recipe, models = _recipe(argv)
+        recipe, taken = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
-            _help(usage, recipe, models)
+            _help(usage, recipe, taken)
         return _parse_flags(argv, app.parse_flags_with_usage, _CONFIG)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
@@ -101,8 +101,8 @@ def _parse_flags(argv: list[str], parse: Callable, holder: flags.FlagHolder) -> 
     return rest
 
 
-def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
-    """The config as its file has it, and the models that it takes by argument; None and () where argv names none.
+def _recipe(argv: list[str]) -> tuple[ConfigDict | None, tuple[str, ...]]:
+    """The config as its file has it, and what it takes after a colon; None and () where argv names none.
 
     Raises:
       UserError: no such file, an argument that it does not take, or a --config.NAME that it does not have.
@@ -112,7 +112,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
         return None, ()
     path, *argument = named[1].split(':', 1)
     module = _load(Path(path))
-    models = _arguments(module)
+    taken = _arguments(module)
     if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
     if argument == ['']:
@@ -125,7 +125,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
     for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
         if name not in known:
             raise unknown('option', name, known)
-    return recipe, models
+    return recipe, taken
 
 
 def _wrong_recipe(path: str, error: Exception) -> UserError:
@@ -162,14 +162,14 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-def _help(usage: str, recipe: ConfigDict | None, models: Sequence[str]) -> None:
+def _help(usage: str, recipe: ConfigDict | None, taken: Sequence[str]) -> None:
     print(usage)
     if recipe is None:
         print('Give --config too for a list of its options. configs/common.py says what each means.')
         sys.exit(0)
-    if models:
-        print('Models of this recipe, each given as --config FILE:MODEL; without one it is the first:\n')
-        print(textwrap.fill(', '.join(models), 100, initial_indent='  ', subsequent_indent='  '), end='\n\n')
+    if taken:
+        print('What this recipe takes, each given as --config FILE:NAME; without one it is the first:\n')
+        print(textwrap.fill(', '.join(taken), 100, initial_indent='  ', subsequent_indent='  '), end='\n\n')
     print('Options of this recipe (configs/common.py says what each means):\n')
     print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
     sys.exit(0)

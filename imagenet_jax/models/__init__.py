@@ -16,6 +16,7 @@ from imagenet_jax.models import (
     regnet,
     resnest,
     resnet,
+    resnet9_cifar,
     resnet_cifar,
     resnet_v2,
     se_resnet,
@@ -25,7 +26,7 @@ from imagenet_jax.models import (
 from imagenet_jax.models.network import Network
 
 _FAMILIES = (
-    alexnet, zfnet, vgg, resnet, resnet_cifar, resnet_v2, se_resnet, resnest, octresnet,
+    alexnet, zfnet, vgg, resnet, resnet9_cifar, resnet_cifar, resnet_v2, se_resnet, resnest, octresnet,
     regnet, mobilenet_v1, mobilenet_v2, mobilenet_v3, ghostnet,
 )
 

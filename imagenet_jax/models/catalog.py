@@ -23,6 +23,7 @@ RECIPES = {
     'ghostnet_130': ('ghostnet_130', 'ghostnet_100'),
     'cifar10_resnet20': ('resnet20_cifar', 'resnet8_cifar', 'resnet32_cifar', 'resnet44_cifar', 'resnet56_cifar',
                          'resnet110_cifar'),
+    'cifar10_fast': ('resnet9_cifar',),
     'cifar10_alexnet': ('alexnet_cifar', 'alexnet_v1_cifar'),
 }
 RECIPE_OF = {model: recipe for recipe, models in RECIPES.items() for model in models}
@@ -76,6 +77,7 @@ PUBLISHED = {
     'mobilenet_v3_large': Published(75.64, 92.61),
     'mobilenet_v3_small': Published(67.83, 87.78),
     'ghostnet_130': Published(75.78, 92.77),
+    'resnet9_cifar': Published(94.0, on='CIFAR-10', source='How to train your ResNet'),
     'resnet20_cifar': _cifar10(8.75),
     'resnet32_cifar': _cifar10(7.51),
     'resnet44_cifar': _cifar10(7.17),
@@ -88,6 +90,24 @@ ALSO_PUBLISHED = {
     ('vgg16', 'vgg16'): (Published(69.21, 88.67),),
     ('resnet50v2_avgpool', 'resnet50v2'): (Published(78.05, 94.19, 'ImageNet, ten crops'),
                                            Published(78.86, 94.50, 'ImageNet, ten crops, two models averaged')),
+    ('resnet_strikes_back', 'resnet50'): tuple(
+        Published(top1, on=f'ImageNet, {variant}', source='arXiv 2110.00476, table 2')
+        for variant, top1 in (('a3', 78.1), ('a2', 79.8), ('a1', 80.4))),
+    ('nvidia_resnet50', 'resnet50'): tuple(
+        Published(top1, on=f'ImageNet, {epochs} epochs', source="NVIDIA's DeepLearningExamples")
+        for epochs, top1 in ((90, 77.12), (250, 78.43))),
+    ('ffcv_resnet50', 'resnet50'): tuple(
+        Published(top1, top5, f'ImageNet, {epochs} epochs, an image and its mirror image', 'ffcv-imagenet')
+        for epochs, top1, top5 in ((16, 73.8, 90.8), (24, 75.6, 92.1), (32, 76.6, 92.7), (40, 77.2, 93.2),
+                                   (56, 78.0, 93.7), (88, 78.4, 94.1))),
+    **{('torchvision_600_epochs', model): (Published(top1, top5, source='torchvision'),)
+       for model, top1, top5 in (('resnet50', 80.858, 95.434), ('resnet101', 81.886, 95.780),
+                                 ('resnet152', 82.284, 96.002), ('resnext50_32x4d', 81.198, 95.340))},
+    ('cifar10_resnet32', 'resnet32_cifar'): (Published(92.49, on='CIFAR-10', source='arXiv 1512.03385, table 6'),
+                                             Published(92.63, on='CIFAR-10, autoaugment')),
+    ('imagenette', 'resnet50d'): tuple(
+        Published(top1, on=f'Imagenette at 128 pixels, {epochs} epochs', source='its leaderboard, by other recipes')
+        for epochs, top1 in ((5, 85.77), (20, 91.57), (80, 93.55))),
     ('miniimagenet', 'resnet50v2'): (_mini_imagenet(18.42),),
     ('miniimagenet', 'seresnet50'): (_mini_imagenet(16.36),),
     ('miniimagenet', 'alexnet_bn'): (_mini_imagenet(31.52),),
