@@ -3,9 +3,9 @@
 python main.py --config configs/cifar10_fast.py --workdir runs/cifar10_fast --config.data.path=DIR
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. Published: 94.0 top-1 for
-resnet9_cifar, in 79 seconds on one V100 (David Page, "How to train your ResNet"). Not reproduced here. On a laptop, in a minute:
---config.steps=20 --config.eval_epochs=0 --config.schedule.warmup_epochs=0 --config.batch_size=64, and without the data
---config.data.format=synthetic --config.data.num_examples=512.
+resnet9_cifar, in 79 seconds on one V100 (David Page, "How to train your ResNet"). Not reproduced here. On a laptop, in
+a minute: --config.steps=20 --config.eval_epochs=0 --config.schedule.warmup_epochs=0 --config.batch_size=64, and without
+the data --config.data.format=synthetic --config.data.num_examples=512.
 """
 
 from configs import common

@@ -2,8 +2,8 @@
 
 python main.py --config configs/cifar_ablation.py --workdir runs/ablation/base --config.data.path=DIR
 python main.py --config configs/cifar_ablation.py:mixup --workdir runs/ablation/mixup --config.data.path=DIR
-python -m imagenet_jax sweep --config configs/cifar_ablation.py:all --seeds 3 --workdir runs/sweep --config.data.path=DIR
-python -m imagenet_jax report runs/sweep
+python -m imagenet_jax sweep --config configs/cifar_ablation.py:all --seeds 3 --workdir runs/all --config.data.path=DIR
+python -m imagenet_jax report runs/all
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. No published result is known for this
 recipe. On a laptop: --config.model.name=resnet8_cifar --config.epochs=3 --config.schedule.warmup_epochs=1.

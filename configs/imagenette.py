@@ -4,8 +4,8 @@ python main.py --config configs/imagenette.py --workdir runs/imagenette_5 --conf
 python main.py --config configs/imagenette.py:80 --workdir runs/imagenette_80 --config.data.path=DIR
 
 DIR holds train-*.parquet and validation-*.parquet, the layout of the Hugging Face hub; the images may be of any size.
-On the leaderboard, whose recipes are others: 85.77 top-1 after 5 epochs, 91.57 top-1 after 20, 93.55 top-1 after 80. On a
-laptop: --config.model.name=resnet18d --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73.
+On the leaderboard, whose recipes are others: 85.77 top-1 after 5 epochs, 91.57 top-1 after 20, 93.55 top-1 after 80. On
+a laptop: --config.model.name=resnet18d --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73.
 """
 
 from configs import common
