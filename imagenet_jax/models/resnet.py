@@ -7,8 +7,9 @@ from functools import partial
 
 import flax.linen as nn
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.models.blocks import ProjectionShortcut, Stage, classify
-from imagenet_jax.models.layers import Layers, SqueezeExcite, divisible
+from imagenet_jax.models.layers import LIP, Layers, SqueezeExcite, divisible, strided
 from imagenet_jax.models.network import NormedResidualNetwork
 
 
@@ -26,11 +27,12 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        y = layers.norm('bn1')(layers.conv(self.width, 3, self.stride, name='conv1')(x))
+        pool, kernel, stride = strided(x, self.stride, layers)
+        y = layers.norm('bn1')(layers.conv(self.width, kernel, stride, name='conv1')(pool(x, 'lip')))
         y = layers.act(layers.drop_block(y))
         y = layers.norm('bn2', ends_branch=True)(layers.conv(self.width, 3, name='conv2')(y))
         y = excite(y, self.se_ratio, layers)
-        x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        x = self.shortcut(layers, name='downsample')(pool(x, 'downsample_lip'), y.shape[-1], stride)
         return layers.act(layers.join(x, y))
 
 
@@ -52,14 +54,15 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        pool, kernel, stride = strided(x, self.stride, layers)
+        first, second = (stride, 1) if self.stride_in_1x1 else (1, stride)
         inner = self.width * self.group_width // 64 * self.groups
         y = layers.act(layers.norm('bn1')(layers.conv(inner, 1, first, name='conv1')(x)))
-        y = layers.norm('bn2')(layers.conv(inner, 3, second, self.groups, name='conv2')(y))
+        y = layers.norm('bn2')(layers.conv(inner, kernel, second, self.groups, name='conv2')(pool(y, 'lip')))
         y = layers.act(layers.drop_block(y))
         y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
         y = excite(y, self.se_ratio, layers)
-        x = ProjectionShortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        x = ProjectionShortcut(layers, name='downsample')(pool(x, 'downsample_lip'), y.shape[-1], stride)
         return layers.act(layers.join(x, y))
 
 
@@ -76,8 +79,16 @@ class ResNet(NormedResidualNetwork):
 
     Attributes:
       depths: blocks of each stage.
+      lip: local importance-based pooling (arXiv 1908.04156) for the max-pool and for all strides of blocks.
+      deformable: stages, the last ones, with deformable 3x3 convolutions (arXiv 1811.11168): 0 to 3.
     """
     depths: tuple[int, ...]
+    lip: bool = False
+    deformable: int = 0
+
+    @nn.nowrap
+    def layers(self, train, **more):
+        return super().layers(train, lip=self.lip, deformable_stages=self.deformable, **more)
 
     def block(self):
         """The constructor of one block, with this model's options."""
@@ -87,7 +98,7 @@ class ResNet(NormedResidualNetwork):
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
         x = layers.act(layers.norm('bn1')(layers.conv(64, 7, 2, name='conv1')(images)))
-        x = layers.max_pool(x, 3, 2, 1)
+        x = LIP(3, layers, name='lip')(x, x) if self.lip else layers.max_pool(x, 3, 2, 1)
         maps = {}
         for i, blocks in enumerate(layers.by_stage(self.depths)):
             stage = Stage(self.block(), 64 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
@@ -99,6 +110,12 @@ class ResNet(NormedResidualNetwork):
 class BottleneckResNet(ResNet):
     """Bottleneck ResNet; `stride_in_1x1=True` is the paper's v1."""
     stride_in_1x1: bool = False
+
+    def __post_init__(self):
+        if self.lip and self.stride_in_1x1:
+            raise UserError('model.lip leaves no convolution a stride, so that model.stride_in_1x1 has no meaning: '
+                            'unset one of them')
+        super().__post_init__()
 
     def block(self):
         return partial(Bottleneck, stride_in_1x1=self.stride_in_1x1)

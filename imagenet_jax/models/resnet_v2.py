@@ -8,9 +8,9 @@ from functools import partial
 
 import flax.linen as nn
 
-from imagenet_jax.errors import unknown
+from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.blocks import Inside, Stage
-from imagenet_jax.models.layers import Layers, at_least_float32, dense_init, global_mean, halve
+from imagenet_jax.models.layers import LIP, Layers, at_least_float32, dense_init, global_mean, halve, strided
 from imagenet_jax.models.network import ResidualNetwork
 
 _SHORTCUTS = ('conv', 'avgpool')
@@ -39,9 +39,10 @@ class Basic(nn.Module):
     def __call__(self, x):
         layers = self.layers
         y = layers.act(layers.norm('norm1')(x))
+        pool, kernel, stride = strided(y, self.stride, layers)
         if self.stride > 1 or x.shape[-1] != self.width:
-            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width, self.stride)
-        y = layers.conv(self.width, 3, self.stride, name='conv1')(y)
+            x = Shortcut(self.shortcut, layers, name='downsample')(pool(y, 'downsample_lip'), self.width, stride)
+        y = layers.conv(self.width, kernel, stride, name='conv1')(pool(y, 'lip'))
         y = layers.conv(self.width, 3, name='conv2')(layers.act(layers.drop_block(layers.norm('norm2')(y))))
         return layers.join(x, y)
 
@@ -60,10 +61,11 @@ class Bottleneck(nn.Module):
     def __call__(self, x):
         layers = self.layers
         y = layers.act(layers.norm('norm1')(x))
+        pool, kernel, stride = strided(y, self.stride, layers)
         if self.stride > 1 or x.shape[-1] != self.width * 4:
-            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width * 4, self.stride)
-        y = layers.conv(self.width, 1, name='conv1')(y)
-        y = layers.conv(self.width, 3, self.stride, name='conv2')(layers.act(layers.norm('norm2')(y)))
+            x = Shortcut(self.shortcut, layers, name='downsample')(pool(y, 'downsample_lip'), self.width * 4, stride)
+        y = layers.act(layers.norm('norm2')(layers.conv(self.width, 1, name='conv1')(y)))
+        y = layers.conv(self.width, kernel, stride, name='conv2')(pool(y, 'lip'))
         y = layers.conv(self.width * 4, 1, name='conv3')(layers.act(layers.drop_block(layers.norm('norm3')(y))))
         return layers.join(x, y)
 
@@ -92,20 +94,31 @@ class ResNetV2(ResidualNetwork):
       block: `Basic` or `Bottleneck`.
       depths: blocks of each stage.
       shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
+      lip, deformable: as of `resnet.ResNet`.
     """
     block: type[nn.Module]
     depths: tuple[int, ...]
     shortcut: str = 'conv'
+    lip: bool = False
+    deformable: int = 0
 
     def __post_init__(self):
         if self.shortcut not in _SHORTCUTS:
             raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
+        if self.lip and self.shortcut == 'avgpool':
+            raise UserError("model.lip pools shortcuts itself, so that model.shortcut='avgpool' has no meaning: unset "
+                            'one of them')
         super().__post_init__()
+
+    @nn.nowrap
+    def layers(self, train, **more):
+        return super().layers(train, lip=self.lip, deformable_stages=self.deformable, **more)
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
-        x = layers.max_pool(Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
+        x = Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images)
+        x = LIP(3, layers, name='lip')(x, x) if self.lip else layers.max_pool(x, 3, 2, 1)
         x, maps = Stages(partial(self.block, shortcut=self.shortcut), self.depths, layers, name='stages')(x)
         x = global_mean(layers.act(layers.norm('norm')(x)), keepdims=True)
         if self.num_classes:

@@ -4,11 +4,12 @@ from imagenet_jax.models.layers.activations import ACTIVATIONS
 from imagenet_jax.models.layers.choice import Layers, dense_init, he_init
 from imagenet_jax.models.layers.convs import ConvNorm, SqueezeExcite, divisible
 from imagenet_jax.models.layers.dtypes import FLOAT32, at_least_float32, floating
+from imagenet_jax.models.layers.lip import LIP, strided
 from imagenet_jax.models.layers.norms import DATA_AXIS, FROZEN, NORMS, BatchNorm, local_response_norm
 from imagenet_jax.models.layers.pools import adaptive_mean_pool, global_mean, halve, max_pool
 
 __all__ = [
-    'ACTIVATIONS', 'DATA_AXIS', 'FLOAT32', 'FROZEN', 'NORMS', 'BatchNorm', 'ConvNorm', 'Layers', 'SqueezeExcite',
+    'ACTIVATIONS', 'DATA_AXIS', 'FLOAT32', 'FROZEN', 'LIP', 'NORMS', 'BatchNorm', 'ConvNorm', 'Layers', 'SqueezeExcite',
     'adaptive_mean_pool', 'at_least_float32', 'dense_init', 'divisible', 'floating', 'global_mean', 'halve', 'he_init',
-    'local_response_norm', 'max_pool',
+    'local_response_norm', 'max_pool', 'strided',
 ]
