@@ -13,7 +13,8 @@ from configs import common
 MODELS = (
     'resnet50', 'resnet18', 'resnet34', 'resnet101', 'resnet152', 'wide_resnet50_2',
     'resnet18v2', 'resnet34v2', 'resnet50v2', 'resnet101v2', 'resnet152v2', 'resnext50_32x4d', 'resnext101_32x8d',
-    'seresnet18', 'seresnet34', 'seresnet50', 'seresnet101', 'resnest50', 'resnest50d', 'resnest101e', 'oct_resnet50',
+    'seresnet18', 'seresnet34', 'seresnet50', 'seresnet101', 'resnest50', 'resnest50d', 'resnest101e',
+    'oct_resnet50', 'oct_resnet50v2',
     'regnetx_002', 'regnetx_004', 'regnetx_006', 'regnetx_008', 'regnetx_016', 'regnetx_032',
     'regnetx_040', 'regnetx_064', 'regnetx_080', 'regnetx_120', 'regnetx_160', 'regnetx_320',
     'regnety_002', 'regnety_004', 'regnety_006', 'regnety_008', 'regnety_016', 'regnety_032',
