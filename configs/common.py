@@ -84,7 +84,9 @@ def _model() -> ConfigDict:
     model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower
     model.dropout = placeholder(float)      # rate, in families with dropout
     model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's
-    model.alpha = placeholder(float)        # oct_resnet50: fraction of the channels at half the resolution
+    model.alpha = placeholder(float)        # octave ResNets: fraction of the channels at half the resolution
+    model.lip = placeholder(bool)           # ResNets, v2 too: learned pools (LIP) for max-pool and strides
+    model.deformable = placeholder(int)     # likewise: last stages whose 3x3 convolutions are deformable, 0 to 3
     return model
 
 

@@ -112,3 +112,9 @@ def refuse_no_width(option: str, value: float) -> None:
     """Raises UserError unless the value is above 0."""
     if not value > 0:
         raise UserError(f'model.{option}={value} must be above 0')
+
+
+def refuse_beside_lip(**given: bool) -> None:
+    """Raises UserError where an option that says how blocks stride is given: with `lip` none of them does."""
+    for option in (option for option, is_given in given.items() if is_given):
+        raise UserError(f'model.lip pools where blocks would stride, so that model.{option} has no meaning: unset one')

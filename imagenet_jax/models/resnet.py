@@ -17,8 +17,8 @@ from imagenet_jax.models.blocks import (
     classify,
     excite,
 )
-from imagenet_jax.models.layers import Layers
-from imagenet_jax.models.network import NormedResidualNetwork
+from imagenet_jax.models.layers import LIP, Layers, strided
+from imagenet_jax.models.network import NormedResidualNetwork, refuse_beside_lip
 
 _STEMS = ('conv', 'deep')
 _SHORTCUTS = {'conv': ProjectionShortcut, 'avgpool': AverageShortcut}
@@ -38,11 +38,12 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        y = layers.conv(self.width, 3, layers.conv_stride(self.stride), name='conv1')(x)
-        y = layers.blur(layers.norm_act(y, 'bn1', drops=True), self.stride)
+        pool, kernel, stride = strided(x, self.stride, layers)
+        y = layers.conv(self.width, kernel, layers.conv_stride(stride), name='conv1')(pool(x, 'lip'))
+        y = layers.blur(layers.norm_act(y, 'bn1', drops=True), stride)
         y = layers.norm('bn2', ends_branch=True)(layers.conv(self.width, 3, name='conv2')(y))
         y = excite(y, self.se_ratio, layers)
-        x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        x = self.shortcut(layers, name='downsample')(pool(x, 'downsample_lip'), y.shape[-1], stride)
         return layers.act(layers.join(x, y))
 
 
@@ -65,15 +66,16 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x):
         layers = self.layers
-        first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        pool, kernel, stride = strided(x, self.stride, layers)
+        first, second = (stride, 1) if self.stride_in_1x1 else (1, stride)
         inner = self.width * self.group_width // 64 * self.groups
         y = layers.conv(inner, 1, layers.conv_stride(first), name='conv1')(x)
         y = layers.blur(layers.norm_act(y, 'bn1'), first)
-        y = layers.conv(inner, 3, layers.conv_stride(second), self.groups, name='conv2')(y)
+        y = layers.conv(inner, kernel, layers.conv_stride(second), self.groups, name='conv2')(pool(y, 'lip'))
         y = layers.blur(layers.norm_act(y, 'bn2', drops=True), second)
         y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
         y = excite(y, self.se_ratio, layers)
-        x = self.shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
+        x = self.shortcut(layers, name='downsample')(pool(x, 'downsample_lip'), y.shape[-1], stride)
         return layers.act(layers.join(x, y))
 
 
@@ -87,22 +89,28 @@ class ResNet(NormedResidualNetwork):
       antialias: blur-pool where the max-pool, a 3x3 or a 1x1 convolution would stride; the stem's convolution still
         does. As in the paper (arXiv 1904.11486); timm leaves the strides of shortcuts.
       squeeze_excite: branches end in squeeze and excitation.
+      lip: local importance-based pooling (arXiv 1908.04156) for the max-pool and for all strides of blocks.
+      deformable: stages, the last ones, with deformable 3x3 convolutions (arXiv 1811.11168): 0 to 3.
     """
     depths: tuple[int, ...]
     stem: str = 'conv'
     shortcut: str = 'conv'
     antialias: bool = False
     squeeze_excite: bool = False
+    lip: bool = False
+    deformable: int = 0
 
     def __post_init__(self):
         for option, known in ('stem', _STEMS), ('shortcut', _SHORTCUTS):
             if getattr(self, option) not in known:
                 raise unknown(f'model.{option}', getattr(self, option), known)
+        if self.lip:
+            refuse_beside_lip(shortcut=self.shortcut != 'conv', antialias=self.antialias)
         super().__post_init__()
 
     @nn.nowrap
     def layers(self, train, **more):
-        return super().layers(train, antialias=self.antialias, **more)
+        return super().layers(train, antialias=self.antialias, lip=self.lip, deformable_stages=self.deformable, **more)
 
     def block(self):
         """The constructor of one block, with this model's options."""
@@ -117,7 +125,8 @@ class ResNet(NormedResidualNetwork):
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
         stem = DeepStem(32, layers, name='conv1') if self.stem == 'deep' else layers.conv(64, 7, 2, name='conv1')
-        x = layers.max_pool(layers.norm_act(stem(images), 'bn1'), 3, 2, 1)
+        x = layers.norm_act(stem(images), 'bn1')
+        x = LIP(3, layers, name='lip')(x, x) if self.lip else layers.max_pool(x, 3, 2, 1)
         maps = {}
         for i, blocks in enumerate(layers.by_stage(self.depths)):
             stage = Stage(self.block(), 64 * 2**i, 1 if i == 0 else 2, blocks, name=f'layer{i + 1}')
@@ -129,6 +138,11 @@ class ResNet(NormedResidualNetwork):
 class BottleneckResNet(ResNet):
     """Bottleneck ResNet; `stride_in_1x1=True` is the paper's v1."""
     stride_in_1x1: bool = False
+
+    def __post_init__(self):
+        if self.lip:
+            refuse_beside_lip(stride_in_1x1=self.stride_in_1x1)
+        super().__post_init__()
 
     def block(self):
         return partial(Bottleneck, stride_in_1x1=self.stride_in_1x1, **self._shared)

@@ -10,8 +10,8 @@ import flax.linen as nn
 
 from imagenet_jax.errors import unknown
 from imagenet_jax.models.blocks import SE_RATIO, Inside, Stage, excite
-from imagenet_jax.models.layers import Layers, at_least_float32, dense_init, global_mean, halve
-from imagenet_jax.models.network import ResidualNetwork
+from imagenet_jax.models.layers import LIP, Layers, at_least_float32, dense_init, global_mean, halve, strided
+from imagenet_jax.models.network import ResidualNetwork, refuse_beside_lip
 
 _SHORTCUTS = ('conv', 'avgpool')
 
@@ -43,9 +43,10 @@ class Basic(nn.Module):
     def __call__(self, x):
         layers = self.layers
         y = layers.norm_act(x, 'norm1')
+        pool, kernel, stride = strided(y, self.stride, layers)
         if self.stride > 1 or x.shape[-1] != self.width:
-            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width, self.stride)
-        y = layers.conv(self.width, 3, self.stride, name='conv1')(y)
+            x = Shortcut(self.shortcut, layers, name='downsample')(pool(y, 'downsample_lip'), self.width, stride)
+        y = layers.conv(self.width, kernel, stride, name='conv1')(pool(y, 'lip'))
         y = layers.conv(self.width, 3, name='conv2')(layers.norm_act(y, 'norm2', drops=True))
         return layers.join(x, excite(y, self.se_ratio, layers))
 
@@ -65,10 +66,11 @@ class Bottleneck(nn.Module):
     def __call__(self, x):
         layers = self.layers
         y = layers.norm_act(x, 'norm1')
+        pool, kernel, stride = strided(y, self.stride, layers)
         if self.stride > 1 or x.shape[-1] != self.width * 4:
-            x = Shortcut(self.shortcut, layers, name='downsample')(y, self.width * 4, self.stride)
-        y = layers.conv(self.width, 1, name='conv1')(y)
-        y = layers.conv(self.width, 3, self.stride, name='conv2')(layers.norm_act(y, 'norm2'))
+            x = Shortcut(self.shortcut, layers, name='downsample')(pool(y, 'downsample_lip'), self.width * 4, stride)
+        y = layers.norm_act(layers.conv(self.width, 1, name='conv1')(y), 'norm2')
+        y = layers.conv(self.width, kernel, stride, name='conv2')(pool(y, 'lip'))
         y = layers.conv(self.width * 4, 1, name='conv3')(layers.norm_act(y, 'norm3', drops=True))
         return layers.join(x, excite(y, self.se_ratio, layers))
 
@@ -98,21 +100,31 @@ class ResNetV2(ResidualNetwork):
       depths: blocks of each stage.
       shortcut: 'conv' (strided 1x1 convolution) or 'avgpool' (2x2 average pool, then the convolution).
       squeeze_excite: branches end in squeeze and excitation.
+      lip, deformable: as of `resnet.ResNet`.
     """
     block: type[nn.Module]
     depths: tuple[int, ...]
     shortcut: str = 'conv'
     squeeze_excite: bool = False
+    lip: bool = False
+    deformable: int = 0
 
     def __post_init__(self):
         if self.shortcut not in _SHORTCUTS:
             raise unknown('model.shortcut', self.shortcut, _SHORTCUTS)
+        if self.lip:
+            refuse_beside_lip(shortcut=self.shortcut != 'conv')
         super().__post_init__()
+
+    @nn.nowrap
+    def layers(self, train, **more):
+        return super().layers(train, lip=self.lip, deformable_stages=self.deformable, **more)
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
-        x = layers.max_pool(Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images), 3, 2, 1)
+        x = Inside(partial(layers.conv, 64, 7, 2, name='conv'), name='stem')(images)
+        x = LIP(3, layers, name='lip')(x, x) if self.lip else layers.max_pool(x, 3, 2, 1)
         block = partial(self.block, shortcut=self.shortcut, se_ratio=SE_RATIO if self.squeeze_excite else 0)
         x, maps = Stages(block, self.depths, layers, name='stages')(x)
         x = global_mean(layers.norm_act(x, 'norm'), keepdims=True)

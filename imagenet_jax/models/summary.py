@@ -58,10 +58,10 @@ def layers(model: nn.Module, image_size: int) -> list[Layer]:
     parameters, costs = collections.Counter(), collections.Counter()
     for path, leaf in flax.traverse_util.flatten_dict(variables['params']).items():
         parameters['/'.join(path[:-1])] += leaf.size
-    for operation in operations(program.jaxpr):
-        if cost := multiply_adds([operation]):
+    for equation in program.jaxpr.eqns:
+        if cost := multiply_adds(_within(equation)):
             # Flax names the part of the program that a module makes by its path, the model's class first.
-            costs[str(operation.source_info.name_stack).partition('/')[2]] += cost
+            costs[str(equation.source_info.name_stack).partition('/')[2]] += cost
     return [Layer(path, kind, y.shape[1:], parameters[path], costs[path])
             for path, (kind, y) in seen.items() if parameters[path]]
 
@@ -75,13 +75,17 @@ def total(rows: Iterable[Layer]) -> tuple[int, int]:
 def operations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """Every operation of a program, those inside calls too."""
     for equation in jaxpr.eqns:
-        inner = [p for value in equation.params.values() for p in jax.tree.leaves(
-            value, is_leaf=lambda x: isinstance(x, (core.Jaxpr, core.ClosedJaxpr)))
-            if isinstance(p, (core.Jaxpr, core.ClosedJaxpr))]
-        if not inner:
-            yield equation
-        for program in inner:
-            yield from operations(getattr(program, 'jaxpr', program))
+        yield from _within(equation)
+
+
+def _within(equation: core.JaxprEqn) -> Iterator[core.JaxprEqn]:
+    inner = [p for value in equation.params.values() for p in jax.tree.leaves(
+        value, is_leaf=lambda x: isinstance(x, (core.Jaxpr, core.ClosedJaxpr)))
+        if isinstance(p, (core.Jaxpr, core.ClosedJaxpr))]
+    if not inner:
+        yield equation
+    for program in inner:
+        yield from operations(getattr(program, 'jaxpr', program))
 
 
 def multiply_adds(equations: Iterable[core.JaxprEqn]) -> int:
@@ -92,5 +96,6 @@ def multiply_adds(equations: Iterable[core.JaxprEqn]) -> int:
             kernel = equation.invars[1].aval.shape
             cost += equation.outvars[0].aval.size * math.prod(kernel[:3])
         elif equation.primitive.name == 'dot_general':
-            cost += equation.outvars[0].aval.size * equation.invars[0].aval.shape[-1]
+            (summed, _), _ = equation.params['dimension_numbers']
+            cost += equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[i] for i in summed)
     return cost

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.layers import pools
 from imagenet_jax.models.layers.activations import ACTIVATIONS
+from imagenet_jax.models.layers.deformable import DeformableConv
 from imagenet_jax.models.layers.drops import DropBlock, DropPath
 from imagenet_jax.models.layers.dtypes import FLOAT32
 from imagenet_jax.models.layers.norms import ACTIVATING_NORMS, NORMS
@@ -45,6 +46,9 @@ class Layers:
         answers, of one block.
       progress: what DropBlock's rate is multiplied by, a traced number; None: by nothing.
       antialias: in a residual block, and in a max-pool, what would stride is blurred instead (arXiv 1904.11486).
+      lip: pools with learned weights stand for strides (`lip.strided`).
+      deformable_stages: of the model, the last resolutions at which 3x3 convolutions are deformable, at most 3.
+      deforms: those of this block are; for `by_block` to set.
     """
     train: bool = False
     dtype: jnp.dtype = FLOAT32
@@ -60,6 +64,9 @@ class Layers:
     drop_block_rate: float = 0.0
     progress: jax.Array | None = None
     antialias: bool = False
+    lip: bool = False
+    deformable_stages: int = 0
+    deforms: bool = False
 
     def __post_init__(self):
         for option, kind, known in ('norm', self.norm_kind, NORMS), ('act', self.act_kind, ACTIVATIONS):
@@ -67,11 +74,19 @@ class Layers:
                 raise unknown(f'model.{option}', kind, known)
         if self.zero_gamma and self.norm_kind == 'frozen':
             raise UserError('model.zero_gamma=True starts scales at 0, and model.norm=frozen would leave them there')
+        if not 0 <= self.deformable_stages <= 3:
+            raise UserError(f'model.deformable={self.deformable_stages} must be from 0 to 3')
 
     def conv(self, features: int, kernel: int, stride: int = 1, groups: int = 1, *, name: str,
              padding: int | None = None, use_bias: bool = False, init=None,
-             bias_init=nn.initializers.zeros) -> nn.Conv:
-        """A convolution: padded by half its kernel, without bias and He-initialised unless said otherwise."""
+             bias_init=nn.initializers.zeros) -> nn.Module:
+        """A convolution: padded by half its kernel, without bias and He-initialised unless said otherwise.
+
+        A 3x3 of a block that `deforms` is deformable, and takes none of the last four.
+        """
+        if self.deforms and kernel == 3:
+            return DeformableConv(features, kernel, stride, groups, he_init(groups), self.dtype, self.param_dtype,
+                                  name=name)
         # Symmetric padding: 'SAME' pads a strided convolution on one side only and differs from published weights.
         padding = kernel // 2 if padding is None else padding
         return nn.Conv(features, (kernel, kernel), (stride, stride), padding=padding, feature_group_count=groups,
@@ -151,10 +166,12 @@ class Layers:
         which are a ResNet's last two stages.
         """
         last = max(1, len(strides) - 1)
+        after = [sum(stride > 1 for stride in strides[i + 1:]) for i in range(len(strides))]
         return tuple(dataclasses.replace(
             self, drop_path_rate=self.drop_path_rate * i / last,
-            drop_block_rate=self.drop_block_rate if sum(stride > 1 for stride in strides[i + 1:]) < 2 else 0.0)
-            for i in range(len(strides)))
+            drop_block_rate=self.drop_block_rate if strides_left < 2 else 0.0,
+            deforms=strides_left < self.deformable_stages)
+            for i, strides_left in enumerate(after))
 
     def by_stage(self, depths: Sequence[int]) -> list[tuple['Layers', ...]]:
         """`by_block`, stage by stage, for a model whose every stage but the first begins with a stride."""
