@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,8 +13,10 @@ from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images import train_view
-from imagenet_jax.images.batch import Mix, Normalize
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.erase import ERASERS, Erase
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
 from imagenet_jax.schedules import SCHEDULES
@@ -30,6 +32,7 @@ class Options:
     data: Mapping
     augment: Mapping
     normalize: Mapping
+    erase: Mapping
     mix: Mapping
     eval: Mapping
     loss: Mapping
@@ -63,6 +66,9 @@ class Options:
                      'log_steps', 'stop_after', 'max_bad_steps'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.{name}={getattr(self, name)} must not be negative')
+        for name in ('batch_size', 'eval_batch_size'):
+            if getattr(self, name) < 1:
+                raise UserError(f'config.{name}={getattr(self, name)} must be positive')
         if self.seed >= 2**63:
             raise UserError(f'config.seed={self.seed} must be below 2**63')
 
@@ -94,9 +100,30 @@ def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
             apply(EvalView, options.eval, 'config.eval'))
 
 
-def open_device_part(options: Options) -> tuple[Normalize, Mix]:
-    """What the device makes of a batch before the model, in a step and to look at. Raises UserError."""
-    return apply(Normalize, options.normalize, 'config.normalize'), apply(Mix, options.mix, 'config.mix')
+class Length(NamedTuple):
+    """How long a run is planned to be: all its updates, and those of an epoch, a float since it may end in a batch."""
+    steps: int
+    steps_per_epoch: float
+
+
+def length(options: Options, examples: int) -> Length:
+    """Of a run on so many training images."""
+    steps_per_epoch = examples / options.batch_size
+    return Length(options.steps or max(1, round(options.epochs * steps_per_epoch)), steps_per_epoch)
+
+
+class DevicePart(NamedTuple):
+    """What the device makes of a batch before the model, in this order; in evaluation it only normalises."""
+    normalize: Normalize
+    erase: Erase | None
+    mix: Mix
+
+
+def open_device_part(options: Options, run: Length) -> DevicePart:
+    """Raises UserError."""
+    return DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
+                      create(ERASERS, options.erase, 'config.erase', **run._asdict()),
+                      apply(Mix, options.mix, 'config.mix', **run._asdict()))
 
 
 class Experiment:
@@ -127,16 +154,16 @@ class Experiment:
             self.task.check(source)
         self.bad_samples = self.data.bad_samples(self.train)
         self._check_batches()
-        self.steps_per_epoch = len(self.train) / options.batch_size
-        planned = options.steps or max(1, round(options.epochs * self.steps_per_epoch))
-        self.steps = 1 if options.dry_run else planned
+        planned = length(options, len(self.train))
+        self.steps_per_epoch = planned.steps_per_epoch
+        self.steps = 1 if options.dry_run else planned.steps
         self.every = self._cadences()
-        normalize, mix = open_device_part(options)
-        self.train_step = self._make_train_step(normalize, mix, planned)
+        device_part = open_device_part(options, planned)
+        self.train_step = self._make_train_step(device_part, planned)
         if self.train_step.optimizer.has_patterns:  # before the seconds that tracing a deep model takes
             self.train_step.optimizer.check(self.abstract_state().params)
         self._evaluate = Evaluator(
-            model=self.model, normalize=normalize, task=self.task, view=view, source=self.test,
+            model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
             bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None)
 
@@ -144,8 +171,8 @@ class Experiment:
         options, devices = self.options, jax.device_count()
         for name in ('batch_size', 'eval_batch_size'):
             size, parts = getattr(options, name), devices * (options.accumulation if name == 'batch_size' else 1)
-            if size < 1 or size % max(1, parts):
-                raise UserError(f'config.{name}={size} must be a positive multiple of {parts}: {devices} devices times '
+            if size % max(1, parts):
+                raise UserError(f'config.{name}={size} must be a multiple of {parts}: {devices} devices times '
                                 f'config.accumulation={options.accumulation} where it is trained on')
 
     def _cadences(self) -> Cadences:
@@ -154,18 +181,18 @@ class Experiment:
             options.log_steps, options.eval_steps or options.eval_epochs * epoch, options.confusion_epochs * epoch,
             options.checkpoint_steps)))
 
-    def _make_train_step(self, normalize: Normalize, mix: Mix, steps: int) -> step.TrainStep:
+    def _make_train_step(self, device_part: DevicePart, planned: Length) -> step.TrainStep:
         options, section = self.options, chosen(self.options.optimizer)
         if 'learning_rate' not in section:
             raise UserError('config.optimizer lacks learning_rate')
         rate = checked('config.optimizer.learning_rate', section.pop('learning_rate'), float)
-        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate, steps=steps,
-                          batch_size=options.batch_size, steps_per_epoch=self.steps_per_epoch)
+        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate,
+                          batch_size=options.batch_size, **planned._asdict())
         if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
             raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
                             'config.eval_epochs and eval_steps are 0')
         return step.TrainStep(
-            model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
+            model=self.model, schedule=schedule, task=self.task, mesh=self.mesh, **device_part._asdict(),
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=options.freeze),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
             lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'))

@@ -19,7 +19,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.batch import Mix, mixed, seen
+from imagenet_jax.images.batch import draw
+from imagenet_jax.images.erase import Erase
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.models.layers import DATA_AXIS, FROZEN, at_least_float32
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
@@ -33,7 +35,7 @@ MAX_SCALE = 2.0**24
 # Whoever draws random numbers in a step has a stream of its own. The numbers never change, and a new one takes the
 # next, so that what is drawn for one does not depend on which others there are. The first are the model's.
 MODEL_STREAMS = {'dropout': 0, 'drop_path': 1, 'drop_block': 2}
-STREAMS = {**MODEL_STREAMS, 'mix': 3}
+STREAMS = {**MODEL_STREAMS, 'mix': 3, 'erase': 4, 'mix_choice': 5}
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -94,6 +96,7 @@ class TrainStep:
       schedule: gives the learning rate, by updates made.
       task: gives targets, loss and accuracy.
       normalize: uint8 images -> float images, on the device.
+      erase: what erases a part of each image, or none.
       mix: whether and how images and targets are mixed.
       mesh: from `make_mesh`.
       accumulation: parts that each device's share of the batch is cut into, their gradients averaged into one update.
@@ -106,6 +109,7 @@ class TrainStep:
     task: Task
     normalize: Callable
     mesh: Mesh
+    erase: Erase | None = None
     mix: Mix = Mix()
     accumulation: int = 1
     ema_decay: float = 0.0
@@ -179,10 +183,9 @@ class TrainStep:
         # With parameters varying, gradients stay each device's own until the one all-reduce below, in float32.
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
-        share = self.mix.share(stream(key, 'mix')) if self.mix else None
-        loss_and_gradients = jax.value_and_grad(partial(self._loss, state.loss_scale, share), has_aux=True)
-        if self.mix:
-            batch = batch | _partners(batch)
+        drawn = draw(self.normalize, self.erase, self.mix, partial(stream, key), state.step, batch['image'].shape[1:3])
+        loss_and_gradients = jax.value_and_grad(partial(self._loss, state.loss_scale, drawn), has_aux=True)
+        batch = drawn.with_partners(batch, DATA_AXIS)
 
         def accumulate(carry, numbered_part):
             i, part = numbered_part
@@ -208,18 +211,16 @@ class TrainStep:
         device = jax.lax.axis_index(DATA_AXIS)
         return {name: jax.random.fold_in(jax.random.fold_in(stream(key, name), device), part) for name in MODEL_STREAMS}
 
-    def _loss(self, loss_scale, share, params, stats, part, keys):
+    def _loss(self, loss_scale, drawn, params, stats, part, keys):
         """(scaled loss, (loss, accuracy, statistics)) of one part on one device."""
         frozen = self.optimizer.frozen(params)
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
         params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats)}
-        images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
+        images = drawn.images(part)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
         targets_of = partial(self.task.targets, num_classes=logits.shape[-1], dtype=at_least_float32(logits).dtype)
-        targets = targets_of(part['label'])
-        if self.mix:
-            targets = mixed(share, targets, targets_of(part['partner_label']))
+        targets = drawn.targets(part, targets_of)
         loss, accuracy = (f(logits, targets).mean() for f in (self.task.loss, self.task.accuracy))
         return loss * loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
 
@@ -269,13 +270,6 @@ def step_key(key: jax.Array, step: int | jax.Array) -> jax.Array:
 def stream(key: jax.Array, name: str) -> jax.Array:
     """Of what is drawn for `name`, one of STREAMS, from a step's key."""
     return jax.random.fold_in(key, STREAMS[name])
-
-
-def _partners(batch) -> dict:
-    """The global batch from its last row to its first, each device with its part of that."""
-    devices = jax.lax.axis_size(DATA_AXIS)
-    opposite = [(i, devices - 1 - i) for i in range(devices)]
-    return {f'partner_{name}': jax.lax.ppermute(batch[name], DATA_AXIS, opposite)[::-1] for name in ('image', 'label')}
 
 
 def _frozen_norms(frozen, stats) -> dict:

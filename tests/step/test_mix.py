@@ -8,7 +8,7 @@ from fixtures_step import CLASSES, Run, Tiny, batch, preprocess, relative_differ
 
 from imagenet_jax import step
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.batch import Mix
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.task import Softmax
 
 pytestmark = pytest.mark.numerics
