@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
     config.augment = _augment()             # training images on the host -> images.train_view
     config.eval = _eval()                   # evaluation images on the host -> images.eval_view
     config.normalize = _normalize()         # on the device -> images.batch.Normalize
-    config.mix = _mix()                     # training batches on the device -> images.batch.Mix
+    config.erase = _erase()                 # training images on the device -> images.erase.ERASERS
+    config.mix = _mix()                     # training batches on the device, after that -> images.mix.Mix
 
     config.batch_size = 256                 # images of one update, on all devices together
     config.accumulation = 1                 # parts a batch is computed in, one after the other
@@ -139,9 +140,26 @@ def _normalize() -> ConfigDict:
     return normalize
 
 
+def _erase() -> ConfigDict:
+    erase = ConfigDict()
+    erase.name = 'none'                     # none, random (a box of random area and aspect) or cutout (a square)
+    erase.probability = placeholder(float)  # random: of an image losing anything
+    erase.area = placeholder(tuple)         # random: least and greatest, as fractions of the image's
+    erase.aspect = placeholder(tuple)       # random: height over width, least and greatest
+    erase.fill = placeholder(str)           # random: constant (the mean colour), noise (of each pixel) or channel (a
+                                            # random colour)
+    erase.side = placeholder(int)           # cutout: in pixels
+    erase.off_epochs = placeholder(float)   # the run's last epochs, in which nothing is erased
+    return erase
+
+
 def _mix() -> ConfigDict:
     mix = ConfigDict()
     mix.mixup = 0.0                         # alpha of the Beta that a batch's share is drawn from, such as 0.2; 0: none
+    mix.cutmix = placeholder(float)         # alpha of CutMix's share, 1 in the paper; 0: none
+    mix.probability = placeholder(float)    # of a batch being mixed at all
+    mix.switch = placeholder(float)         # with both: of a batch taking CutMix
+    mix.off_epochs = placeholder(float)     # the run's last epochs, in which nothing is mixed
     return mix
 
 

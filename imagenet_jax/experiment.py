@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -13,8 +13,10 @@ from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images import train_view
-from imagenet_jax.images.batch import Mix, Normalize
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.erase import ERASERS, Erase
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
@@ -31,6 +33,7 @@ class Options:
     data: Mapping
     augment: Mapping
     normalize: Mapping
+    erase: Mapping
     mix: Mapping
     eval: Mapping
     loss: Mapping
@@ -65,6 +68,9 @@ class Options:
                      'log_steps', 'stop_after', 'max_bad_steps'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.{name}={getattr(self, name)} must not be negative')
+        for name in ('batch_size', 'eval_batch_size'):
+            if getattr(self, name) < 1:
+                raise UserError(f'config.{name}={getattr(self, name)} must be positive')
         if self.seed >= 2**63:
             raise UserError(f'config.seed={self.seed} must be below 2**63')
 
@@ -96,9 +102,30 @@ def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
             apply(EvalView, options.eval, 'config.eval'))
 
 
-def open_device_part(options: Options) -> tuple[Normalize, Mix]:
-    """What the device makes of a batch before the model, in a step and to look at. Raises UserError."""
-    return apply(Normalize, options.normalize, 'config.normalize'), apply(Mix, options.mix, 'config.mix')
+class Length(NamedTuple):
+    """How long a run is planned to be: all its updates, and those of an epoch, a float since it may end in a batch."""
+    steps: int
+    steps_per_epoch: float
+
+
+def length(options: Options, examples: int) -> Length:
+    """Of a run on so many training images."""
+    return Length(record.planned_steps(options.steps, options.epochs, examples, options.batch_size),
+                  examples / options.batch_size)
+
+
+class DevicePart(NamedTuple):
+    """What the device makes of a batch before the model, in this order; in evaluation it only normalises."""
+    normalize: Normalize
+    erase: Erase | None
+    mix: Mix
+
+
+def open_device_part(options: Options, run: Length) -> DevicePart:
+    """Raises UserError."""
+    return DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
+                      create(ERASERS, options.erase, 'config.erase', **run._asdict()),
+                      apply(Mix, options.mix, 'config.mix', **run._asdict()))
 
 
 class Experiment:
@@ -129,17 +156,17 @@ class Experiment:
             self.task.check(source)
         self.bad_samples = self.data.bad_samples(self.train)
         self._check_batches()
-        self.steps_per_epoch = len(self.train) / options.batch_size
-        planned = record.planned_steps(options.steps, options.epochs, len(self.train), options.batch_size)
-        self.steps = 1 if options.dry_run else planned
-        self._check_ramp(planned)
+        planned = length(options, len(self.train))
+        self.steps_per_epoch = planned.steps_per_epoch
+        self.steps = 1 if options.dry_run else planned.steps
+        self._check_ramp(planned.steps)
         self.every = self._cadences()
-        normalize, mix = open_device_part(options)
-        self.train_step = self._make_train_step(normalize, mix, planned)
+        device_part = open_device_part(options, planned)
+        self.train_step = self._make_train_step(device_part, planned)
         if self.train_step.optimizer.has_patterns:  # before the seconds that tracing a deep model takes
             self.train_step.optimizer.check(self.abstract_state().params)
         self._evaluate = Evaluator(
-            model=self.model, normalize=normalize, task=self.task, view=view, source=self.test,
+            model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
             bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None)
 
@@ -147,8 +174,8 @@ class Experiment:
         options, devices = self.options, jax.device_count()
         for name in ('batch_size', 'eval_batch_size'):
             size, parts = getattr(options, name), devices * (options.accumulation if name == 'batch_size' else 1)
-            if size < 1 or size % max(1, parts):
-                raise UserError(f'config.{name}={size} must be a positive multiple of {parts}: {devices} devices times '
+            if size % max(1, parts):
+                raise UserError(f'config.{name}={size} must be a multiple of {parts}: {devices} devices times '
                                 f'config.accumulation={options.accumulation} where it is trained on')
 
     def _check_ramp(self, steps: int):
@@ -163,34 +190,34 @@ class Experiment:
             options.log_steps, options.eval_steps or options.eval_epochs * epoch, options.confusion_epochs * epoch,
             options.checkpoint_steps)))
 
-    def _make_train_step(self, normalize: Normalize, mix: Mix, steps: int) -> step.TrainStep:
+    def _make_train_step(self, device_part: DevicePart, planned: Length) -> step.TrainStep:
         options, section = self.options, chosen(self.options.optimizer)
         if 'learning_rate' not in section:
             raise UserError('config.optimizer lacks learning_rate')
         rate = checked('config.optimizer.learning_rate', section.pop('learning_rate'), float)
-        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate, steps=steps,
-                          batch_size=options.batch_size, steps_per_epoch=self.steps_per_epoch)
+        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate,
+                          batch_size=options.batch_size, **planned._asdict())
         if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
             raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
                             'config.eval_epochs and eval_steps are 0')
         frozen = (*options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))
         head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
-        self._check_views(mix)
+        self._check_views(device_part)
         return step.TrainStep(
-            model=self.model, schedule=schedule, task=self.task, normalize=normalize, mix=mix, mesh=self.mesh,
-            teacher=self._teacher(normalize),
+            model=self.model, schedule=schedule, task=self.task, mesh=self.mesh, **device_part._asdict(),
+            teacher=self._teacher(device_part.normalize),
             optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=frozen, head=head),
             accumulation=options.accumulation, ema_decay=options.ema_decay,
-            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=steps)
+            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=planned.steps)
 
-    def _check_views(self, mix: Mix) -> None:
+    def _check_views(self, device_part: DevicePart) -> None:
         consistency, views = self.task.consistency, self._augment.views
         if (consistency > 0) != (views > 1):
             raise UserError(f'config.loss.consistency={consistency} and config.augment.views={views} go together: '
                             'consistency is that of several views of an image, which nothing else takes')
-        if consistency and (mix or chosen(self.options.distill)):
-            raise UserError('config.loss.consistency compares views of one image: it goes neither with config.mix nor '
-                            'with config.distill')
+        if consistency and (device_part.mix or device_part.erase or chosen(self.options.distill)):
+            raise UserError('config.loss.consistency compares views of one image: it does not go with config.mix, '
+                            'config.erase or config.distill')
 
     def _teacher(self, normalize: Normalize) -> distill.Teacher | None:
         section = chosen(self.options.distill)

@@ -19,7 +19,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.batch import Mix, mixed, seen
+from imagenet_jax.images.batch import draw
+from imagenet_jax.images.erase import Erase
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.models.layers import DATA_AXIS, FROZEN, PROGRESS, at_least_float32
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
@@ -33,7 +35,7 @@ MAX_SCALE = 2.0**24
 # Whoever draws random numbers in a step has a stream of its own. The numbers never change, and a new one takes the
 # next, so that what is drawn for one does not depend on which others there are. The first are the model's.
 MODEL_STREAMS = {'dropout': 0, 'drop_path': 1, 'drop_block': 2}
-STREAMS = {**MODEL_STREAMS, 'mix': 3}
+STREAMS = {**MODEL_STREAMS, 'mix': 3, 'erase': 4, 'mix_choice': 5}
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -94,6 +96,7 @@ class TrainStep:
       schedule: gives the learning rate, by updates made.
       task: gives targets, loss and accuracy.
       normalize: uint8 images -> float images, on the device.
+      erase: what erases a part of each image, or none.
       mix: whether and how images and targets are mixed.
       mesh: from `make_mesh`.
       accumulation: parts that each device's share of the batch is cut into, their gradients averaged into one update.
@@ -109,6 +112,7 @@ class TrainStep:
     task: Task
     normalize: Callable
     mesh: Mesh
+    erase: Erase | None = None
     mix: Mix = Mix()
     accumulation: int = 1
     ema_decay: float = 0.0
@@ -191,11 +195,10 @@ class TrainStep:
         # Replicated ones would come summed over devices already, and in the compute dtype.
         params, stats = jax.lax.pcast((state.params, state.batch_stats), DATA_AXIS, to='varying')
         batch = batch | {'image': batch['image'].reshape(-1, *batch['image'].shape[-3:])}  # views of one are images too
-        share = self.mix.share(stream(key, 'mix')) if self.mix else None
+        drawn = draw(self.normalize, self.erase, self.mix, partial(stream, key), state.step, batch['image'].shape[1:3])
         loss_and_gradients = jax.value_and_grad(
-            partial(self._loss, state.loss_scale, share, teachers, self._progress(state.step)), has_aux=True)
-        if self.mix:
-            batch = batch | _partners(batch)
+            partial(self._loss, state.loss_scale, drawn, teachers, self._progress(state.step)), has_aux=True)
+        batch = drawn.with_partners(batch, DATA_AXIS)
 
         def accumulate(carry, numbered_part):
             i, part = numbered_part
@@ -227,20 +230,18 @@ class TrainStep:
             return {}
         return {PROGRESS: {'fraction': jnp.minimum(step.astype(jnp.float32) / self.steps, 1.0)}}
 
-    def _loss(self, loss_scale, share, teachers, progress, params, stats, part, keys):
+    def _loss(self, loss_scale, drawn, teachers, progress, params, stats, part, keys):
         """(scaled loss, (loss, accuracy, statistics)) of one part on one device."""
         frozen = self.optimizer.frozen(params)
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
         params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
         variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats), **progress}
-        images = seen(self.normalize, self.mix, part['image'], part.get('partner_image'), share)
+        images = drawn.images(part)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
         if self.task.consistency:
             logits = logits.reshape(len(part['label']), -1, logits.shape[-1])
         targets_of = partial(self.task.targets, num_classes=logits.shape[-1], dtype=at_least_float32(logits).dtype)
-        targets = targets_of(part['label'])
-        if self.mix:
-            targets = mixed(share, targets, targets_of(part['partner_label']))
+        targets = drawn.targets(part, targets_of)
         losses = self.task.loss(logits, targets)
         losses = self.teacher(*teachers, images, logits, losses) if self.teacher else losses
         loss, accuracy = losses.mean(), self.task.accuracy(logits, targets).mean()
@@ -292,13 +293,6 @@ def step_key(key: jax.Array, step: int | jax.Array) -> jax.Array:
 def stream(key: jax.Array, name: str) -> jax.Array:
     """Of what is drawn for `name`, one of STREAMS, from a step's key."""
     return jax.random.fold_in(key, STREAMS[name])
-
-
-def _partners(batch) -> dict:
-    """The global batch from its last row to its first, each device with its part of that."""
-    devices = jax.lax.axis_size(DATA_AXIS)
-    opposite = [(i, devices - 1 - i) for i in range(devices)]
-    return {f'partner_{name}': jax.lax.ppermute(batch[name], DATA_AXIS, opposite)[::-1] for name in ('image', 'label')}
 
 
 def _frozen_norms(frozen, stats) -> dict:

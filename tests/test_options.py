@@ -176,7 +176,7 @@ def test_something_reads_every_option_of_a_recipe(recipe, tmp_path):
     ('data', 'num_exampels', 'num_examples'), ('augment', 'flpi', 'flip'), ('eval', 'resise', 'resize'),
     ('normalize', 'meen', 'mean'), ('optimizer', 'momentun', 'momentum'),
     ('schedule', 'warmup_epoch', 'warmup_epochs'), ('loss', 'smothing', 'smoothing'), ('lookahead', 'step', 'steps'),
-    ('mix', 'mixpu', 'mixup'),
+    ('mix', 'mixpu', 'mixup'), ('erase', 'naem', 'name'),
     ('distributed', 'adress', 'address')])
 def test_misspelt_option(section, misspelt, meant):
     config = small()
@@ -213,10 +213,10 @@ def test_missing_option(section, option, message):
     ('optimizer', 'name', 'sdg', 'did you mean sgd'),
     ('schedule', 'name', 'cosin', 'did you mean cosine'),
     ('schedule', 'warmup_epochs', 90.0, 'the run has only 900'),
-    (None, 'batch_size', 12, r'config\.batch_size=12 must be a positive multiple of 8'),
-    (None, 'batch_size', 0, r'config\.batch_size=0 must be a positive multiple of 8'),
-    (None, 'eval_batch_size', 12, r'config\.eval_batch_size=12 must be a positive multiple of 8'),
-    (None, 'accumulation', 4, r'config\.batch_size=16 must be a positive multiple of 32'),
+    (None, 'batch_size', 12, r'config\.batch_size=12 must be a multiple of 8'),
+    (None, 'batch_size', 0, r'config\.batch_size=0 must be positive'),
+    (None, 'eval_batch_size', 12, r'config\.eval_batch_size=12 must be a multiple of 8'),
+    (None, 'accumulation', 4, r'config\.batch_size=16 must be a multiple of 32'),
     (None, 'accumulation', 0, r'config\.accumulation=0'),
     (None, 'epochs', -1.0, r'config\.epochs=-1\.0 must not be negative'),
     (None, 'seed', -1, r'config\.seed=-1 must not be negative'),

@@ -1,7 +1,9 @@
 """Comparing a model with its PyTorch reference: same weights, logits and every named activation, and back."""
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -28,6 +30,17 @@ def timm_model(name, **options):
     """A timm model; timm imports torchvision."""
     torchvision_models()
     return pytest.importorskip('timm').create_model(name, num_classes=10, **options)
+
+
+def timm_file(path):
+    """A module of timm's that needs nothing else of it: all of timm takes seconds to import."""
+    found = importlib.util.find_spec('timm')
+    if found is None:
+        pytest.skip('timm is not installed')
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(found.origin).parent / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class CifarBlock(torch.nn.Module):

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,9 +31,10 @@ from PIL import Image
 from imagenet_jax import input_pipeline, inspection, models, runtime, sources, step
 from imagenet_jax.command_line import recipes
 from imagenet_jax.errors import UserError, writing
-from imagenet_jax.experiment import Options, open_device_part, open_input
-from imagenet_jax.images.batch import Mix, seen
+from imagenet_jax.experiment import Length, Options, length, open_device_part, open_input
+from imagenet_jax.images.batch import Drawn, draw
 from imagenet_jax.images.decode import decode
+from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
 
@@ -59,10 +61,11 @@ def _preview(config) -> None:
     if output.suffix.lower() not in Image.registered_extensions():
         raise UserError(f'--output {output}: name a picture, such as {output.with_suffix(".png")}')
     options = apply(Options, config, 'config')
-    source, batches, skipped = _batches(options)
+    source, batches, skipped, run = _batches(options)
     names = inspection.classes(source)
     with contextlib.closing(batches):
-        seen = map(_through_device(options), itertools.count(_STEP.value), itertools.islice(batches, skipped, None))
+        see = _through_device(options, run)
+        seen = map(see, itertools.count(_STEP.value), itertools.islice(batches, skipped, None))
         rows = ((batch, row) for batch in seen
                 for row in np.flatnonzero(batch.get('mask', batch['index'] >= 0)))
         pairs = (pair for batch, row in rows for pair in _pairs(source, names, batch, row))
@@ -75,29 +78,32 @@ def _preview(config) -> None:
     print(f'{len(shown)} images are in {output}')
 
 
-def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int]:
-    """The split, host batches of it as a run makes them, and how many of them lie before --step."""
+def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int, Length]:
+    """The split, host batches of it as a run makes them, how many of them lie before --step, and the run's length."""
     model = models.from_section(options.model)
     data, augment, view = open_input(options)
     train, test = data.open_both(model.num_classes, augment.size)
     if train.draws:
         raise UserError(f'batches of {data.format} are made on the device; there is nothing to look at')
+    run = length(options, len(train))
     if _SPLIT.value == 'train':
         return train, input_pipeline.train_batches(train, augment, options.batch_size, options.seed, _STEP.value,
-                                                   data.workers), 0
-    return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), _STEP.value
+                                                   data.workers), 0, run
+    return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), _STEP.value, run
 
 
-def _through_device(options: Options) -> Callable[[int, dict], dict]:
+def _through_device(options: Options, run: Length) -> Callable[[int, dict], dict]:
     """(step, host batch) -> the batch with its images as the model sees them there, as uint8 pixels again."""
-    normalize, mix = open_device_part(options)
-    mix = mix if _SPLIT.value == 'train' else Mix()
+    device_part = open_device_part(options, run)
+    normalize = device_part.normalize
 
-    @jax.jit
-    def show(at, images):
-        key = step.stream(step.step_key(jax.random.key(options.seed), at), 'mix')
-        return normalize.undo(seen(normalize, mix, images, images[::-1], mix.share(key) if mix else None))
-    return lambda at, batch: batch | {'image': np.asarray(show(at, batch['image']))}
+    def see(at, images):
+        key = step.step_key(jax.random.key(options.seed), at)
+        drawn = (draw(*device_part, partial(step.stream, key), at, images.shape[1:3]) if _SPLIT.value == 'train'
+                 else Drawn(normalize))
+        return normalize.undo(drawn.images(drawn.with_partners({'image': images}, DATA_AXIS)))
+    on_one_device = jax.jit(jax.vmap(see, (None, 0), axis_name=DATA_AXIS))
+    return lambda at, batch: batch | {'image': np.asarray(on_one_device(at, batch['image'][None])[0])}
 
 
 def _pairs(source: sources.Source, names: list[str], batch: dict, row: int) -> list[Pair]:

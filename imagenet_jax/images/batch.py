@@ -1,17 +1,22 @@
 """A batch on the device: uint8 images as they were copied -> what the model sees.
 
-Every batch is normalised. In training it may be mixed: each image with its partner, of the same place in the global
-batch reversed, so that the pairs do not depend on the number of devices.
+Every batch is normalised. In training each image may then have a part erased, and then be mixed with its partner, which
+is normalised and erased likewise: that of the same place in the global batch reversed. What is drawn for an image goes
+by that place, so that nothing depends on the number of devices.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.erase import Erase
+from imagenet_jax.images.mix import Mix, Mixing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,35 +42,59 @@ class Normalize:
         return ((images.astype(jnp.float32) * std + mean) * 255).round().clip(0, 255).astype(jnp.uint8)
 
 
-@dataclasses.dataclass(frozen=True)
-class Mix:
-    """mixup (arXiv 1710.09412): images and targets times a share, and those of their partners times the rest.
+class Drawn(NamedTuple):
+    """What one step makes of its batch, or of a part of it from `with_partners`.
 
     Attributes:
-      mixup: alpha of the Beta(alpha, alpha) that a batch's share is drawn from; 0: nothing is mixed.
+      normalize: uint8 images -> float images.
+      erase: (float images, their places in the global batch) -> images; None: they stay whole.
+      mixing: with partners; None: not.
     """
-    mixup: float = 0.0
+    normalize: Callable
+    erase: Callable | None = None
+    mixing: Mixing | None = None
 
-    def __post_init__(self):
-        if self.mixup < 0:
-            raise UserError(f'config.mix.mixup={self.mixup} must not be negative')
+    def with_partners(self, batch: dict, axis: str) -> dict:
+        """A device's share of the batch, and beside it what is needed of each image's place and partner.
 
-    def __bool__(self) -> bool:
-        return self.mixup > 0
+        Args:
+          batch: image, and label where targets are made too.
+          axis: name of the mapped axis that the batch is split along.
+        """
+        if self.erase:
+            count = len(batch['image'])
+            batch = batch | {'place': jax.lax.axis_index(axis) * count + jnp.arange(count)}
+        if not self.mixing:
+            return batch
+        devices = jax.lax.axis_size(axis)
+        opposite = [(i, devices - 1 - i) for i in range(devices)]
+        return batch | {f'partner_{name}': jax.lax.ppermute(batch[name], axis, opposite)[::-1]
+                        for name in ('image', 'label', 'place') if name in batch}
 
-    def share(self, key: jax.Array) -> jax.Array:
-        """float32 in 0..1, one for the batch."""
-        return jax.random.beta(key, self.mixup, self.mixup)
+    def images(self, part: dict) -> jax.Array:
+        """float (N, H, W, 3), what the model sees."""
+        own = self._whole(part, '')
+        return self.mixing.images(own, self._whole(part, 'partner_')) if self.mixing else own
+
+    def targets(self, part: dict, make: Callable) -> jax.Array:
+        """float (N, K), by what `make` makes of labels."""
+        own = make(part['label'])
+        return self.mixing.targets(own, make(part['partner_label'])) if self.mixing else own
+
+    def _whole(self, part, whose):
+        images = self.normalize(part[f'{whose}image'])
+        return self.erase(images, part[f'{whose}place']) if self.erase else images
 
 
-def mixed(share: jax.Array, own: jax.Array, partners: jax.Array) -> jax.Array:
-    """Arrays of one shape, such as images or targets, weighed."""
-    return share * own + (1 - share) * partners
+def draw(normalize: Callable, erase: Erase | None, mix: Mix, key_of: Callable[[str], jax.Array], step: jax.Array,
+         size: tuple[int, int]) -> Drawn:
+    """What a step makes of its batch.
 
-
-def seen(normalize: Callable, mix: Mix, images: jax.Array, partners: jax.Array, share: jax.Array) -> jax.Array:
-    """uint8 images, (N, H, W, 3), and their partners -> float32, what training gives to the model.
-
-    `partners` and `share` are not looked at where nothing is mixed.
+    Args:
+      normalize, erase, mix: what it consists of, in this order.
+      key_of: name of a stream -> the step's key of it.
+      step: of the run.
+      size: height and width of the images.
     """
-    return mixed(share, normalize(images), normalize(partners)) if mix else normalize(images)
+    return Drawn(normalize, partial(erase, key_of('erase'), step) if erase else None,
+                 mix.draw(key_of('mix'), key_of('mix_choice'), step, size) if mix else None)

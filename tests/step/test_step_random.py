@@ -60,4 +60,4 @@ def test_streams_are_fixed():
             stream = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), 0), 0)
             expected.append(jax.random.uniform(stream))
         np.testing.assert_array_equal(run.state.batch_stats['seen'], np.array(expected))
-    assert step.STREAMS == {'dropout': 0, 'drop_path': 1, 'drop_block': 2, 'mix': 3}
+    assert step.STREAMS == {'dropout': 0, 'drop_path': 1, 'drop_block': 2, 'mix': 3, 'erase': 4, 'mix_choice': 5}
