@@ -21,7 +21,8 @@ from imagenet_jax.checkpoint import save_variables
 from imagenet_jax.distill import Teacher, load
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.images.batch import Mix, Normalize
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.task import Sigmoid, Softmax
 
 PLAIN = Normalize((0.0,), (1.0,))

@@ -13,6 +13,8 @@ from recipes import RECIPES, get_config
 from configs import common
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.experiment import Experiment, Options
+from imagenet_jax.images.erase import RandomErasing
+from imagenet_jax.images.mix import Mix
 from imagenet_jax.options import apply, chosen, create
 
 
@@ -176,7 +178,7 @@ def test_something_reads_every_option_of_a_recipe(recipe, tmp_path):
     ('data', 'num_exampels', 'num_examples'), ('augment', 'flpi', 'flip'), ('eval', 'resise', 'resize'),
     ('normalize', 'meen', 'mean'), ('optimizer', 'momentun', 'momentum'),
     ('schedule', 'warmup_epoch', 'warmup_epochs'), ('loss', 'smothing', 'smoothing'), ('lookahead', 'step', 'steps'),
-    ('mix', 'mixpu', 'mixup'), ('erase', 'naem', 'name'),
+    ('mix', 'mixpu', 'mixup'),
     ('distributed', 'adress', 'address')])
 def test_misspelt_option(section, misspelt, meant):
     config = small()
@@ -213,6 +215,8 @@ def test_missing_option(section, option, message):
     ('optimizer', 'name', 'sdg', 'did you mean sgd'),
     ('schedule', 'name', 'cosin', 'did you mean cosine'),
     ('schedule', 'warmup_epochs', 90.0, 'the run has only 900'),
+    ('erase', 'off_epochs', 90.0, 'config.erase.name=random or cutout, not by none'),
+    ('mix', 'off_epochs', 1.0, r'config\.mix\.off_epochs=1\.0 is read where config\.mix\.mixup or cutmix is not 0'),
     (None, 'batch_size', 12, r'config\.batch_size=12 must be a multiple of 8'),
     (None, 'batch_size', 0, r'config\.batch_size=0 must be positive'),
     (None, 'eval_batch_size', 12, r'config\.eval_batch_size=12 must be a multiple of 8'),
@@ -234,8 +238,12 @@ def test_options_arrive():
     config.model.norm, config.model.dtype, config.model.shortcut = 'sync', 'float16', 'B'
     config.epochs, config.schedule.floor, config.schedule.base_batch_size = 7.0, 0.01, 32
     config.optimizer.learning_rate = 0.4
+    config.erase.name, config.erase.area, config.erase.off_epochs = 'random', [0.1, 0.2], 2.0
+    config.mix.cutmix, config.mix.off_epochs = 1.0, 0.5
     experiment = Experiment(config)
-    model = experiment.model
+    model, train_step = experiment.model, experiment.train_step
+    assert train_step.erase == RandomErasing(area=(0.1, 0.2), off_epochs=2.0, steps=70, steps_per_epoch=10)
+    assert train_step.mix == Mix(cutmix=1.0, off_epochs=0.5, steps=70, steps_per_epoch=10)
     assert (model.norm, model.dtype.name, model.shortcut, model.zero_gamma) == ('sync', 'float16', 'B', False)
     assert (experiment.steps, experiment.steps_per_epoch) == (70, 10)
     rate = experiment.train_step.schedule

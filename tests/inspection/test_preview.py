@@ -21,6 +21,7 @@ from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.crops import Pad
 from imagenet_jax.images.decode import decode
+from imagenet_jax.images.erase import Cutout
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.step import STREAMS
@@ -129,6 +130,24 @@ def test_preview_shows_every_view(tmp_path, monkeypatch):
         assert [pair.title[1:] for pair in shown[:4]] == [', view 1 of 3', ', view 2 of 3', ', view 3 of 3',
                                                           ', view 1 of 3']
         shown.clear()
+
+
+def test_preview_shows_what_is_erased_and_what_is_off(tmp_path, monkeypatch):
+    """Erased at step 2, and no longer mixed."""
+    monkeypatch.setattr(recipes, 'name', lambda: 'digits')
+    shown = []
+    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    config = digits.get_config()
+    drawn(config, tmp_path / 'seen.png', step=2, count=64)
+    config.erase.name, config.erase.side, config.steps = 'cutout', 5, 10
+    config.mix.mixup, config.mix.off_epochs = 0.4, 0.4  # 9 steps, 22.5 an epoch
+    drawn(config, tmp_path / 'seen.png', step=2, count=64)
+    plain, erased = (np.array([pair.seen for pair in pairs]) for pairs in shown)
+    normalize = Normalize(**config.normalize)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 2), STREAMS['erase'])
+    expected = normalize.undo(jax.jit(Cutout(side=5))(key, 2, normalize(plain), np.arange(64)))
+    np.testing.assert_array_equal(erased, expected)
+    assert (erased != plain).any((1, 2, 3)).all()
 
 
 def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tmp_path, monkeypatch):
