@@ -50,7 +50,7 @@ def main() -> None:
         'command': shlex.join(['python', 'benchmarks/remat.py', *sys.argv[1:]]),
         'date': datetime.now(UTC).isoformat(timespec='seconds'), **runtime.describe(),
         'batch_size': arguments.batch_size,
-        'image_size': arguments.image_size, 'dtype': arguments.dtype, 'options': dict(arguments.option),
+        'image_size': arguments.image_size, 'dtype': arguments.dtype, 'options': arguments.option,
         'compiler_options': compiler_options, 'models': rows}
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
@@ -64,13 +64,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch-size', metavar='N', type=int, default=8, help='images, default %(default)s')
     parser.add_argument('--image-size', metavar='N', type=int, default=128, help='pixels, default %(default)s')
     parser.add_argument('--dtype', default='float32', help='of the computation, default %(default)s')
-    parser.add_argument('--option', metavar='KEY=VALUE', type=options.key_value, action='append', default=[],
+    parser.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                         help='of config.model, such as deformable=3; may be repeated')
     parser.add_argument('--as-is', action='store_true', help="on a CPU: XLA's own passes, barriers dropped")
     parser.add_argument('--output', metavar='FILE', help='results as JSON')
     arguments = parser.parse_args()
     if min(arguments.batch_size, arguments.image_size) < 1:
         parser.error('--batch-size and --image-size must be positive')
+    try:
+        arguments.option = dict(map(options.key_value, arguments.option))
+    except UserError as error:
+        parser.error(str(error))
     if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes of compiling
         parser.error(f'--output: no folder {Path(arguments.output).parent}')
     return arguments
@@ -80,7 +84,7 @@ def compare(name: str, arguments: argparse.Namespace, compiler_options: dict) ->
     """One model, both ways."""
     row = {'model': name}
     for key, remat in (('without', False), ('with', True)):
-        model = models.create(name, dtype=arguments.dtype, remat=remat, **dict(arguments.option))
+        model = models.create(name, dtype=arguments.dtype, remat=remat, **arguments.option)
         began = time.perf_counter()
         program = gradient(model, arguments.batch_size, arguments.image_size, compiler_options)
         row[key] = {'temporary_bytes': program.memory_analysis().temp_size_in_bytes,

@@ -126,7 +126,7 @@ def test_place(name, stages, where):
     variables, answer = shapes(models.create(name, deformable=stages), 64)
     found = {path.partition('/conv_offset')[0] for path in flat(variables['params']) if 'conv_offset' in path}
     assert found == set(where) and answer.shape == (2, 1000)
-    plain, _ = shapes(models.create(name), 64)  # whose weights it can start from
+    plain, _ = shapes(models.create(name), 64)
     kept = {path: leaf for path, leaf in flat(variables['params']).items() if 'conv_offset' not in path}
     assert kept == flat(plain['params'])
 
