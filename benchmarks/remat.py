@@ -2,6 +2,7 @@
 
     python benchmarks/remat.py --output benchmarks/results/remat.json
     python benchmarks/remat.py --models resnet50 --batch-size 128 --image-size 224 --dtype bfloat16
+    python benchmarks/remat.py --models resnet50 --batch-size 32 --image-size 224 --dtype bfloat16 --option deformable=3
 
 Programs are compiled, never run: `temporary_bytes` is what XLA reserves for the gradient's intermediate values, beside
 parameters, gradients and images; `flops` is its own count.
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import optax
 from jax.stages import Compiled
 
-from imagenet_jax import models, runtime
+from imagenet_jax import models, options, runtime
 from imagenet_jax.errors import UserError
 
 MODELS = ('resnet50', 'resnet101', 'resnet152', 'resnest101e')
@@ -34,12 +35,12 @@ KEEP_BARRIERS = {'xla_disable_hlo_passes': 'cse_barrier_expander'}
 def main() -> None:
     """Compiles, prints a line a model, and writes the numbers."""
     arguments = parse()
-    options = KEEP_BARRIERS if jax.default_backend() == 'cpu' and not arguments.as_is else {}
+    compiler_options = KEEP_BARRIERS if jax.default_backend() == 'cpu' and not arguments.as_is else {}
     print(f'{"model":<20} {"temporary MiB":>14} {"with remat":>11} {"ratio":>6} {"flops ratio":>12}')
     rows = []
     try:
         for name in arguments.models:
-            rows.append(compare(name, arguments, options))
+            rows.append(compare(name, arguments, compiler_options))
             without, remat = (rows[-1][key]['temporary_bytes'] / 2**20 for key in ('without', 'with'))
             print(f'{name:<20} {without:>14,.0f} {remat:>11,.0f} {rows[-1]["memory_ratio"]:>6.2f} '
                   f'{rows[-1]["flops_ratio"]:>12.2f}', flush=True)
@@ -49,7 +50,8 @@ def main() -> None:
         'command': shlex.join(['python', 'benchmarks/remat.py', *sys.argv[1:]]),
         'date': datetime.now(UTC).isoformat(timespec='seconds'), **runtime.describe(),
         'batch_size': arguments.batch_size,
-        'image_size': arguments.image_size, 'dtype': arguments.dtype, 'compiler_options': options, 'models': rows}
+        'image_size': arguments.image_size, 'dtype': arguments.dtype, 'options': arguments.option,
+        'compiler_options': compiler_options, 'models': rows}
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
 
@@ -62,23 +64,29 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch-size', metavar='N', type=int, default=8, help='images, default %(default)s')
     parser.add_argument('--image-size', metavar='N', type=int, default=128, help='pixels, default %(default)s')
     parser.add_argument('--dtype', default='float32', help='of the computation, default %(default)s')
+    parser.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
+                        help='of config.model, such as deformable=3; may be repeated')
     parser.add_argument('--as-is', action='store_true', help="on a CPU: XLA's own passes, barriers dropped")
     parser.add_argument('--output', metavar='FILE', help='results as JSON')
     arguments = parser.parse_args()
     if min(arguments.batch_size, arguments.image_size) < 1:
         parser.error('--batch-size and --image-size must be positive')
+    try:
+        arguments.option = dict(map(options.key_value, arguments.option))
+    except UserError as error:
+        parser.error(str(error))
     if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes of compiling
         parser.error(f'--output: no folder {Path(arguments.output).parent}')
     return arguments
 
 
-def compare(name: str, arguments: argparse.Namespace, options: dict) -> dict:
+def compare(name: str, arguments: argparse.Namespace, compiler_options: dict) -> dict:
     """One model, both ways."""
     row = {'model': name}
     for key, remat in (('without', False), ('with', True)):
-        model = models.create(name, dtype=arguments.dtype, remat=remat)
+        model = models.create(name, dtype=arguments.dtype, remat=remat, **arguments.option)
         began = time.perf_counter()
-        program = gradient(model, arguments.batch_size, arguments.image_size, options)
+        program = gradient(model, arguments.batch_size, arguments.image_size, compiler_options)
         row[key] = {'temporary_bytes': program.memory_analysis().temp_size_in_bytes,
                     'flops': program.cost_analysis()['flops'],
                     'compile_s': round(time.perf_counter() - began, 1)}
@@ -87,7 +95,7 @@ def compare(name: str, arguments: argparse.Namespace, options: dict) -> dict:
     return row
 
 
-def gradient(model, batch_size: int, image_size: int, options: dict) -> Compiled:
+def gradient(model, batch_size: int, image_size: int, compiler_options: dict) -> Compiled:
     """The compiled loss, gradient and new statistics of a batch."""
     images = jax.ShapeDtypeStruct((batch_size, image_size, image_size, 3), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
@@ -99,7 +107,7 @@ def gradient(model, batch_size: int, image_size: int, options: dict) -> Compiled
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
 
     program = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    return program.lower(variables['params'], variables['batch_stats'], images, labels).compile(options)
+    return program.lower(variables['params'], variables['batch_stats'], images, labels).compile(compiler_options)
 
 
 if __name__ == '__main__':

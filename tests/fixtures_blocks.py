@@ -25,6 +25,7 @@ KINDS = {
     'v2 bottleneck': partial(resnet_v2.Bottleneck, 2, 1, shortcut='conv'),
     'resnest': partial(resnest.Bottleneck, 2, 2, average_down=True),
     'octave': partial(octresnet.OctaveBottleneck, 4, 1, alpha=0.25),
+    'octave v2': partial(octresnet.OctaveBottleneckV2, 4, 2, alpha=0.25),
     'regnet': partial(regnet.Block, 8, 2, 4, True),
     'separable': partial(mobilenet_v1.SeparableConv, 8, 1),
     'inverted v2': partial(mobilenet_v2.InvertedResidual, 2, 8, 1),

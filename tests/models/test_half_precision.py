@@ -32,7 +32,8 @@ class OneBlock(nn.Module):
     def __call__(self, images, train=False):
         layers = Layers(train=train, dtype=self.dtype)
         x = layers.act(layers.norm('bn')(layers.conv(8, 3, name='conv')(images)))
-        x = KINDS[self.kind](layers=layers, name='block')((x, x[:, ::2, ::2]) if self.kind == 'octave' else x)
+        x = KINDS[self.kind](layers=layers, name='block')(
+            (x, x[:, ::2, ::2]) if self.kind.startswith('octave') else x)
         return classify(jax.tree.leaves(x)[0], CLASSES, layers, 'fc')
 
 

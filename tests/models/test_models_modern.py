@@ -5,11 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixtures_models import count, initial_scales, shapes, traced
+from fixtures_blocks import filled
+from fixtures_models import count, flat, initial_scales, shapes, traced
+from flax.traverse_util import unflatten_dict
 
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import mobilenet_v3, octresnet, regnet
+from imagenet_jax.models import mobilenet_v3, octresnet, regnet, resnet_v2
 from imagenet_jax.models.layers import Layers, divisible, halve
 from imagenet_jax.models.summary import layers, multiply_adds, operations, total
 
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.numerics
 SIZES = {
     'regnetx_040': (22_118_248, 3964), 'regnety_040': (20_646_656, 3973), 'regnety_064': (30_583_252, 6355),
     'resnest50': (27_464_008, 4091), 'resnest50d': (27_483_240, 5371), 'oct_resnet50': (25_557_032, 3521),
+    'oct_resnet50v2': (25_549_352, 3521),
     'mobilenet_v1': (4_231_976, 569), 'mobilenet_v2': (3_504_872, 301), 'mobilenet_v3_large': (5_483_032, 217),
     'mobilenet_v3_small': (2_542_856, 57), 'ghostnet_100': (5_182_508, 141), 'ghostnet_130': (7_358_820, 227)}
 STAGES = {
@@ -154,16 +157,28 @@ def test_every_norm_of_mobilenet_v3():
 # --- octave convolution, which has no reference
 
 
-def test_octave_convolution_is_the_papers_equation():
-    conv = octresnet.OctaveConv(8, 1, 0.25, Layers())
-    high, low = jax.random.normal(jax.random.key(0), (1, 4, 6, 5)), jax.random.normal(jax.random.key(1), (1, 2, 3, 3))
-    (y_high, y_low), variables = conv.init_with_output(jax.random.key(2), (high, low))
-    w = {name: leaf['kernel'][0, 0] for name, leaf in variables['params'].items()}
-    up = np.kron(np.asarray(low)[0].transpose(2, 0, 1), np.ones((2, 2))).transpose(1, 2, 0)
-    down = np.asarray(high)[0].reshape(2, 2, 3, 2, 5).mean((1, 3))
+@pytest.mark.parametrize(('kernel', 'stride'), [(1, 1), (3, 1), (3, 2)])
+def test_octave_convolution_is_the_papers_equation(kernel, stride):
+    conv = octresnet.OctaveConv(8, kernel, 0.25, Layers(), stride)
+    rng = np.random.default_rng(0)
+    high, low = (rng.normal(size=shape).astype(np.float32) for shape in ((1, 8, 12, 5), (1, 4, 6, 3)))
+    (y_high, y_low), variables = jax.jit(conv.init_with_output)(jax.random.key(2), (high, low))
+
+    def halved(x):
+        return x.reshape(1, x.shape[1] // 2, 2, -1, 2, x.shape[3]).mean((2, 4))
+
+    def path(name, x):
+        rows, columns = x.shape[1:3]
+        x = np.pad(x, ((0, 0), (kernel // 2,) * 2, (kernel // 2,) * 2, (0, 0)))
+        return sum(x[:, i:i + rows, j:j + columns] @ np.asarray(variables['params'][name]['kernel'][i, j])
+                   for i, j in np.ndindex(kernel, kernel))
+
+    if stride == 2:
+        high, low = halved(high), halved(low)
     assert (y_high.shape[-1], y_low.shape[-1]) == (6, 2)
-    np.testing.assert_allclose(y_high[0], high[0] @ w['h2h'] + up @ w['l2h'], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(y_low[0], low[0] @ w['l2l'] + down @ w['h2l'], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(y_high, path('h2h', high) + np.kron(path('l2h', low), np.ones((1, 2, 2, 1))), rtol=1e-3,
+                               atol=1e-5)
+    np.testing.assert_allclose(y_low, path('l2l', low) + path('h2l', halved(high)), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize('alpha', [0.125, 0.25, 0.5])
@@ -183,8 +198,21 @@ def test_octave_resnet_has_resnets_parameters(alpha):
     assert count(shapes(models.create('oct_resnet50', alpha=alpha), 64)[0]) == 25_557_032
 
 
-def test_octave_stages():
-    _, (_, maps) = shapes(models.create('oct_resnet50'), 75, features=True)
+def test_octave_v2_block_without_low_maps_is_resnet_v2s():
+    x = jnp.sin(jnp.arange(2 * 5 * 5 * 6.0)).reshape(2, 5, 5, 6)
+    octave = octresnet.OctaveBottleneckV2(4, 1, Layers(), alpha=0.0)
+    plain = resnet_v2.Bottleneck(4, 1, Layers(), shortcut='conv')
+    variables = filled(jax.eval_shape(octave.init, jax.random.key(0), (x, None)))
+    named = {path.replace('downsample/h2h', 'downsample/conv').replace('/h2h', '').replace('_h/', '/'): leaf
+             for path, leaf in flat(variables).items()}
+    y, low = jax.jit(octave.apply)(variables, (x, None))
+    assert low is None
+    np.testing.assert_allclose(y, jax.jit(plain.apply)(unflatten_dict(named, sep='/'), x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['oct_resnet50', 'oct_resnet50v2'])
+def test_octave_stages(name):
+    _, (_, maps) = shapes(models.create(name), 75, features=True)
     sizes = {stage: m.shape[1:] for stage, m in maps.items()}
     assert sizes == {'layer1.high': (19, 19, 224), 'layer1.low': (10, 10, 32), 'layer2.high': (10, 10, 448),
                      'layer2.low': (5, 5, 64), 'layer3.high': (5, 5, 896), 'layer3.low': (3, 3, 128),
