@@ -81,11 +81,8 @@ def make(recipe: str, options: Sequence[str]) -> ConfigDict:
 
 def arguments(path: Path) -> tuple[str, ...]:
     """What a recipe may be given after a colon, its default first; () where it takes nothing. Raises UserError."""
-    return _arguments(_load(path))
-
-
-def _arguments(module: ModuleType) -> tuple[str, ...]:
-    return tuple(getattr(module, 'MODELS', ()) or getattr(module, 'VARIANTS', ()))
+    module = _load(path)
+    return (*getattr(module, 'MODELS', ()), *getattr(module, 'VARIANTS', ()))
 
 
 def _parse_flags(argv: list[str], parse: Callable, holder: flags.FlagHolder) -> list[str]:
@@ -112,7 +109,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, Sequence[str]]:
         return None, ()
     path, *argument = named[1].split(':', 1)
     module = _load(Path(path))
-    models = _arguments(module)
+    models = getattr(module, 'MODELS', ())
     if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
     if argument == ['']:
