@@ -32,7 +32,9 @@ def made(folder, top1, seed=0, change=(), run=(), last=400, **scores):
         (entry[sections[0]] if sections else entry)[leaf] = value
     folder.mkdir(parents=True)
     record.write(folder, entry)
-    found = {f'eval/{name}': value for name, value in (scores or {'top1': top1, 'top5': 0.9}).items()}
+    if top1 is not None:
+        scores = {'top1': top1, 'top5': 0.9, **scores}
+    found = {f'eval/{name}': value for name, value in scores.items()}
     first = {name: value + 0.1 for name, value in found.items()}
     rows = [{'step': last // 2, 'seconds': 40.0, 'train/loss': 1.5, 'train/images_per_s': 900.0, **first},
             {'step': last, 'seconds': 72.0, 'train/loss': None, 'train/images_per_s': 1100.0, **found}]
@@ -80,6 +82,18 @@ def test_same_seeds_are_paired_and_others_are_not(tmp_path):
     independent = math.sqrt(statistics.variance((60, 66, 69)) / 3 + statistics.variance((50, 55, 61)) / 3)
     assert lines['other']['difference'] == pytest.approx((29 / 3, independent, False))
     assert tables.cell('difference', lines['mixup']['difference']) == '+9.67 ± 0.88 p'
+
+
+def test_averaged_weights_are_held_against_the_base_as_it_is(tmp_path):
+    """Whose own they are held against where it has some; the raw weights are what they were."""
+    for seed in (0, 1):
+        made(tmp_path / 'base' / f'seed{seed}', 0.5, seed)
+        made(tmp_path / 'ema' / f'seed{seed}', 0.5, seed, {'ema_decay': 0.9}, ema_top1=0.6 + seed / 100)
+        made(tmp_path / 'more' / f'seed{seed}', 0.5, seed, {'ema_decay': 0.8}, ema_top1=0.7 + seed / 100)
+    base, ema, _ = table(tmp_path)[0]
+    assert base['EMA difference'] is None and ema['difference'] == (0, 0, True)
+    assert ema['EMA difference'] == pytest.approx((10.5, 0.5, True))
+    assert table(tmp_path, base='more')[0][1]['EMA difference'] == pytest.approx((-10, 0, True))
 
 
 @pytest.mark.parametrize(('value', 'error', 'real', 'shown'), [
@@ -188,8 +202,9 @@ def test_command_writes_csv_and_a_page_that_needs_no_network(tmp_path, monkeypat
     assert not code and '| none ± ' in out and 'the last evaluation of each run' in out
     with (tmp_path / 'x.csv').open() as file:
         first, base = csv.DictReader(file)
-    assert float(first['difference']) == pytest.approx(0.8) and float(first['standard error']) == pytest.approx(0.5)
-    assert first['paired'] == 'True' and first['tricks'] == 'ema_decay=0.9' and base['difference'] == ''
+    numbers = [float(first[title]) for title in ('difference', 'difference standard error')]
+    assert numbers == pytest.approx([0.8, 0.5])
+    assert first['difference paired'] == 'True' and first['tricks'] == 'ema_decay=0.9' and base['difference'] == ''
     assert float(base['top-1 deviation']) == pytest.approx(statistics.stdev((50, 51)))
     page = (tmp_path / 'new' / 'x.html').read_text()
     assert not re.search(r'https?:|src=|href=', page) and '<b>' not in page and '&lt;b&gt;' in page

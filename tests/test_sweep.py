@@ -34,6 +34,7 @@ def saved(*_):
     (workdir / 'saved').touch()
     os._exit(143)
 signal.signal(signal.SIGTERM, saved)
+signal.alarm(60)  # ends it where what it waits for does not come
 (here / 'calls' / str(workdir).replace('/', ' ')).write_text(os.environ.get('CUDA_VISIBLE_DEVICES', '-'))
 while (here / 'wait').exists() and len(list((here / 'calls').iterdir())) < int((here / 'wait').read_text()):
     time.sleep(0.01)
@@ -149,7 +150,7 @@ def test_a_signal_lets_the_runs_under_way_save(number, here):
             assert process.poll() is None
             time.sleep(0.01)
         os.killpg(process.pid, number)  # as a terminal does, to all in the foreground
-        out = process.communicate(timeout=60)[0]
+        out = process.communicate()[0]
     assert process.returncode == 128 + number
     assert sorted(path.parent.name for path in here.rglob('saved')) == ['seed0', 'seed1'] and len(calls(here)) == 2
     assert out.splitlines()[-2:] == [f'stopped by {number.name}; this goes on from there:', '    ' + ' '.join(command)]

@@ -81,11 +81,8 @@ def make(recipe: str, options: Sequence[str]) -> ConfigDict:
 
 def arguments(path: Path) -> tuple[str, ...]:
     """What a recipe may be given after a colon, its default first; () where it takes nothing. Raises UserError."""
-    return _arguments(_load(path))
-
-
-def _arguments(module: ModuleType) -> tuple[str, ...]:
-    return tuple(getattr(module, 'MODELS', ()) or getattr(module, 'VARIANTS', ()))
+    module = _load(path)
+    return (*getattr(module, 'MODELS', ()), *getattr(module, 'VARIANTS', ()))
 
 
 def _parse_flags(argv: list[str], parse: Callable, holder: flags.FlagHolder) -> list[str]:

@@ -149,11 +149,18 @@ def choose_base(groups: Sequence[Group], name: str | None) -> Group:
     return (found or groups)[0]
 
 
-def difference(group: Group, base: Group) -> Difference | None:
-    """Between two groups' scores; None where they are measured by different ones, or are the same group."""
-    if group is base or group.score != base.score:
+def difference(group: Group, base: Group, averaged: bool = False) -> Difference | None:
+    """Between two groups' scores; None where they are measured by different ones, or are the same group.
+
+    Args:
+      group, base: the groups.
+      averaged: take the group's averaged weights, None without any, and the base's where it has them.
+    """
+    prefix = 'ema_' * averaged
+    ours = group.scores.get(prefix + group.score)
+    theirs = base.scores.get(prefix + group.score) or base.scores.get(group.score)
+    if group is base or not ours or not theirs:
         return None
-    ours, theirs = group.scores[group.score], base.scores[base.score]
     value = statistics.fmean(ours.values()) - statistics.fmean(theirs.values())
     if min(len(ours), len(theirs)) < 2:
         return Difference(value, None, False)
@@ -181,6 +188,7 @@ def describe(group: Group, base: Group) -> dict[str, object]:
     seconds = group.mean(each.seconds for each in group.runs.values())
     speeds = (group.mean(line.get('train/images_per_s') for line in each.rows) for each in group.runs.values())
     return row | {'n': len(group.runs), 'difference': 'base' if group is base else difference(group, base),
+                  'EMA difference': difference(group, base, averaged=True),
                   'hours': None if seconds is None else seconds / 3600, 'images/s': group.mean(speeds)}
 
 

@@ -9,7 +9,8 @@ from imagenet_jax.report import SCORES, Difference, Measured
 
 # What is said once where every line has the same.
 _FACTS = ('model', 'epochs', 'dtype', 'devices x batch', 'learning rate', 'tricks', 'parameters', 'MACs', 'n')
-_COLUMNS = ('run', *_FACTS[:-1], *SCORES.values(), 'n', 'difference', 'hours', 'images/s')
+_COLUMNS = ('run', *_FACTS[:-1], *SCORES.values(), 'n', 'difference', 'EMA difference',
+            'hours', 'images/s')
 _LONGEST = 32  # characters of a cell of tricks, so that a table fits a terminal
 _UNITS = ((1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
@@ -85,7 +86,7 @@ def write_csv(path: Path, lines: Sequence[dict]) -> None:
 def _numbers(title: str, value) -> list[tuple[str, object]]:
     if isinstance(value, Measured):
         return [(title, value.mean), (f'{title} deviation', value.deviation)]
-    if title == 'difference':
+    if title.endswith('difference'):
         value = value if isinstance(value, Difference) else Difference(None, None, None)
-        return [(title, value.value), ('standard error', value.error), ('paired', value.paired)]
+        return [(title, value.value), (f'{title} standard error', value.error), (f'{title} paired', value.paired)]
     return [(title, ', '.join(value) if isinstance(value, list) else value)]
