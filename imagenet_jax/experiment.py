@@ -15,6 +15,7 @@ from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Mix, Normalize
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
 from imagenet_jax.schedules import SCHEDULES
@@ -29,6 +30,7 @@ class Options:
     model: Mapping
     data: Mapping
     augment: Mapping
+    policy: Mapping
     normalize: Mapping
     mix: Mapping
     eval: Mapping
@@ -90,8 +92,9 @@ class Cadences:
 
 def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
     """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
-    return (apply(data.read, options.data, 'config.data'), train_view.create(options.augment, 'config.augment'),
-            apply(EvalView, options.eval, 'config.eval'))
+    policy = create(POLICIES, options.policy, 'config.policy')
+    augment = train_view.create(options.augment, 'config.augment', policy=policy)
+    return apply(data.read, options.data, 'config.data'), augment, apply(EvalView, options.eval, 'config.eval')
 
 
 def open_device_part(options: Options) -> tuple[Normalize, Mix]:

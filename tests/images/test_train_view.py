@@ -1,5 +1,6 @@
 """Training's view."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from configs import common
 from imagenet_jax.errors import UserError
 from imagenet_jax.images import train_view
 from imagenet_jax.images.crops import Pad, RandomResized, Whole
+from imagenet_jax.images.distort import Distort
+from imagenet_jax.images.policies import POLICIES, ThreeAugment
 from imagenet_jax.images.train_view import TrainView
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +31,7 @@ def test_flip_mirrors_half_of_the_images():
 @pytest.mark.parametrize('crop', [RandomResized(), Pad(2), Whole()])
 @pytest.mark.parametrize('image', [jpeg(), scene(9, 5), scene(8, 8)[..., :1]], ids=['jpeg', 'rgb', 'grey'])
 def test_every_crop_is_uint8_of_the_size_and_a_function_of_the_generator(crop, image):
-    view = TrainView(8, crop, color_jitter=0.4)
+    view = TrainView(8, crop, distort=Distort(color_jitter=0.4))
     first, again, other = (view(image, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first.shape == (8, 8, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
@@ -38,6 +41,27 @@ def test_every_crop_is_uint8_of_the_size_and_a_function_of_the_generator(crop, i
 def test_without_flip_and_jitter_the_crop_is_the_view():
     pixels = scene(16, 16)
     np.testing.assert_array_equal(TrainView(16, Whole(), flip=False)(pixels, np.random.default_rng(0)), pixels)
+
+
+def test_a_policy_comes_after_the_flip_and_before_distortions():
+    calls, pixels = [], scene(8, 8)
+
+    def noted(name):
+        return lambda pixels, rng: calls.append((name, pixels.copy())) or ~pixels
+    seen = TrainView(8, Whole(), policy=noted('policy'), distort=noted('distort'))(pixels, np.random.default_rng(0))
+    (first, flipped), (second, changed) = calls
+    assert (first, second) == ('policy', 'distort')
+    assert flipped.tobytes() in {pixels.tobytes(), pixels[:, ::-1].tobytes()}
+    np.testing.assert_array_equal(changed, ~flipped)
+    np.testing.assert_array_equal(seen, flipped)
+
+
+@pytest.mark.parametrize('name', POLICIES)
+def test_a_view_goes_to_worker_processes(name):
+    view = TrainView(8, policy=POLICIES[name](), distort=Distort(hue=0.1, grey=0.2))
+    again, image = pickle.loads(pickle.dumps(view)), scene(20, 20)
+    assert again == view
+    np.testing.assert_array_equal(again(image, np.random.default_rng(1)), view(image, np.random.default_rng(1)))
 
 
 # --- from a config
@@ -51,12 +75,16 @@ def created(*arguments):
 
 
 def test_a_section_chooses_the_crop_and_sets_it():
-    assert created() == TrainView(224, RandomResized((0.08, 1.0), (3 / 4, 4 / 3)), True, 0.0)
+    assert created() == TrainView(224, RandomResized((0.08, 1.0), (3 / 4, 4 / 3)), True)
     assert created(('augment.scale', (0.2, 1.0)), ('augment.flip', False)) == TrainView(
         224, RandomResized((0.2, 1.0)), False)
     assert created(('augment.crop', 'pad')) == TrainView(224, Pad(4))
     assert created(('augment.crop', 'pad'), ('augment.pad', 28)) == TrainView(224, Pad(28))
     assert created(('augment.crop', 'none'), ('augment.size', 16)) == TrainView(16, Whole())
+    assert created(('augment.hue', 0.1), ('augment.hsv', (0.8, 1.25))) == TrainView(
+        224, distort=Distort(hue=0.1, hsv=(0.8, 1.25)))
+    assert train_view.create({'size': 8, 'crop': 'none'}, 'config.augment', policy=ThreeAugment()) == TrainView(
+        8, Whole(), policy=ThreeAugment())
     assert train_view.create({'size': 8, 'crop': 'random_resized', 'scale': [0.5, 1]}, 'config.augment') == TrainView(
         8, RandomResized((0.5, 1)))
 
@@ -72,6 +100,8 @@ def test_a_section_chooses_the_crop_and_sets_it():
     ({'crop': 'pad', 'pad': -1}, r'augment\.pad -1 must not be negative'),
     ({'scale': (0.0, 1.0)}, r'augment\.scale'), ({'scale': (0.5, 1.5)}, r'augment\.scale'),
     ({'scale': (0.9, 0.1)}, r'augment\.scale'), ({'ratio': (2.0, 1.0)}, r'augment\.ratio'),
+    ({'hsv': 1.2}, r'config\.augment\.hsv=1\.2 must be a tuple of 2'),
+    ({'policy': 'augmix'}, r'option config\.augment\.policy: nothing reads'),
     ({'size': 0}, r'augment\.size 0 must be positive'),
     ({'color_jitter': -0.1}, r'augment\.color_jitter -0\.1 must be finite and not negative'),
     ({'color_jitter': float('nan')}, r'config\.augment\.color_jitter=nan must be a finite number')])
