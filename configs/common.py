@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config.freeze = ()                      # patterns of parameters that stay as they are, such as ('conv1/*', 'bn1/*')
     config.data = _data()                   # -> data.read
     config.augment = _augment()             # training images on the host -> images.train_view
+    config.policy = _policy()               # training images on the host -> images.policies.POLICIES
     config.eval = _eval()                   # evaluation images on the host -> images.eval_view
     config.normalize = _normalize()         # on the device -> images.batch.Normalize
     config.erase = _erase()                 # training images on the device -> images.erase.ERASERS
@@ -122,8 +123,29 @@ def _augment() -> ConfigDict:
     augment.views = placeholder(int)        # of each sample: the first undistorted, for a loss that compares them
     augment.first_size = placeholder(int)   # side in early epochs, with ramp_epochs
     augment.ramp_epochs = placeholder(tuple)  # (start, end): epochs between which the side grows to size
+    augment.rotation = placeholder(float)   # degrees: U[-rotation, rotation], bilinear
     augment.color_jitter = 0.0              # strength on brightness, contrast and saturation
+    augment.hue = placeholder(float)        # joins color_jitter: U[-hue, hue] of the colour circle, at most 0.5
+    augment.jitter_probability = placeholder(float)  # of color_jitter and hue
+    augment.hsv = placeholder(tuple)        # saturation and value each times U[low, high], such as (0.8, 1.25)
+    augment.lighting = placeholder(float)   # AlexNet's: deviation along principal components, such as 0.1
+    augment.grey = placeholder(float)       # probability
+    augment.blur = placeholder(float)       # probability; Gaussian, of a deviation of U[0.1, 2] pixels
+    augment.solarize = placeholder(float)   # probability; from level 128 on
     return augment
+
+
+def _policy() -> ConfigDict:
+    policy = ConfigDict()
+    policy.name = 'none'                    # or autoaugment, randaugment, trivialaugment, augmix, three_augment
+    policy.dataset = placeholder(str)       # autoaugment: searched on imagenet, cifar10 or svhn
+    policy.count = placeholder(int)         # randaugment: operations
+    policy.magnitude = placeholder(int)     # randaugment: 0 to 30
+    policy.severity = placeholder(int)      # augmix: 1 to 10
+    policy.width = placeholder(int)         # augmix: chains that are mixed
+    policy.depth = placeholder(int)         # augmix: operations of a chain; -1: 1 to 3
+    policy.alpha = placeholder(float)       # augmix: of the Dirichlet and the Beta of the weights
+    return policy
 
 
 def _eval() -> ConfigDict:

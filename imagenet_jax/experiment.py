@@ -17,6 +17,7 @@ from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.erase import ERASERS, Erase
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.mix import Mix
+from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
@@ -32,6 +33,7 @@ class Options:
     model: Mapping
     data: Mapping
     augment: Mapping
+    policy: Mapping
     normalize: Mapping
     erase: Mapping
     mix: Mapping
@@ -98,8 +100,9 @@ class Cadences:
 
 def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
     """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
-    return (apply(data.read, options.data, 'config.data'), train_view.create(options.augment, 'config.augment'),
-            apply(EvalView, options.eval, 'config.eval'))
+    policy = create(POLICIES, options.policy, 'config.policy')
+    augment = train_view.create(options.augment, 'config.augment', policy=policy)
+    return apply(data.read, options.data, 'config.data'), augment, apply(EvalView, options.eval, 'config.eval')
 
 
 class Length(NamedTuple):

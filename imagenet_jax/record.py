@@ -82,7 +82,8 @@ def read(workdir: Path) -> dict | None:
 _UNSET_NOW = {'augment': {'scale': [0.08, 1.0], 'ratio': [3 / 4, 4 / 3], 'pad': 4},
               'optimizer': {'momentum': 0.9, 'nesterov': True},
               'schedule': {'floor': 0.0, 'milestones': [], 'factor': 0.1}}
-_NEW = {'erase': {'name': 'none'}, 'mix': {'mixup': 0.0}, 'lookahead': {'steps': 0, 'alpha': 0.5}, 'stop_after': 0}
+_NEW = {'policy': {'name': 'none'}, 'erase': {'name': 'none'}, 'mix': {'mixup': 0.0},
+        'lookahead': {'steps': 0, 'alpha': 0.5}, 'stop_after': 0}
 
 
 def upgrade(entry: dict) -> dict:

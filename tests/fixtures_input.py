@@ -5,11 +5,12 @@ import itertools
 import numpy as np
 
 from imagenet_jax.images.crops import Pad
+from imagenet_jax.images.distort import Distort
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.input_pipeline import Workers, train_batches
 
-AUGMENT, VIEW = TrainView(8, Pad(2), color_jitter=0.4), EvalView(8, 9)
+AUGMENT, VIEW = TrainView(8, Pad(2), distort=Distort(color_jitter=0.4)), EvalView(8, 9)
 ONE = Workers(threads=1)
 COUNT = 11  # images of the small data set: no batch size here divides it
 

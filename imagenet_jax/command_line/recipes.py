@@ -81,7 +81,10 @@ def make(recipe: str, options: Sequence[str]) -> ConfigDict:
 
 def arguments(path: Path) -> tuple[str, ...]:
     """What a recipe may be given after a colon, its default first; () where it takes nothing. Raises UserError."""
-    module = _load(path)
+    return _taken(_load(path))
+
+
+def _taken(module: ModuleType) -> tuple[str, ...]:
     return (*getattr(module, 'MODELS', ()), *getattr(module, 'VARIANTS', ()))
 
 
@@ -109,7 +112,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, tuple[str, ...]]:
         return None, ()
     path, *argument = named[1].split(':', 1)
     module = _load(Path(path))
-    taken = _arguments(module)
+    taken = _taken(module)
     if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
     if argument == ['']:

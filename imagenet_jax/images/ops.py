@@ -1,9 +1,11 @@
-"""Operations on one image's uint8 RGB pixels, on the CPU."""
+"""Operations on one image's uint8 RGB pixels, on the CPU: all by name, size and mirror image here."""
 
 import functools
 
 import cv2
 import numpy as np
+
+from imagenet_jax.images import color, geometry
 
 # Parallelism is over images; OpenCV's own threads would only fight the workers for the same cores.
 cv2.setNumThreads(0)
@@ -46,34 +48,8 @@ def flip_vertical(pixels: np.ndarray) -> np.ndarray:
     return cv2.flip(pixels, 0)
 
 
-def brightness(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """Away from black by the factor, as Pillow's enhancement of that name; 1 leaves the pixels as they are."""
-    return _away_from(0.0, pixels, factor)
-
-
-def contrast(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """Away from the image's mean grey by the factor."""
-    return _away_from(np.rint(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).mean()), pixels, factor)
-
-
-def saturation(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """Away from each pixel's own grey by the factor."""
-    grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(pixels, factor, grey, 1 - factor, 0)
-
-
-def _away_from(level: float, pixels: np.ndarray, factor: float) -> np.ndarray:
-    table = np.rint(level + factor * (np.arange(256) - level)).clip(0, 255).astype(np.uint8)
-    return cv2.LUT(pixels, table)
-
-
-# By name, each (pixels, factor) -> pixels.
-OPERATIONS = {'brightness': brightness, 'contrast': contrast, 'saturation': saturation}
-_JITTER = ('brightness', 'contrast', 'saturation')
-
-
-def color_jitter(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation, in random order, each times U[1 - strength, 1 + strength], never below 0."""
-    for kind in rng.permutation(len(_JITTER)):
-        pixels = OPERATIONS[_JITTER[kind]](pixels, rng.uniform(max(0.0, 1 - strength), 1 + strength))
-    return pixels
+# By name, each (pixels, magnitude) -> pixels, uint8 and of the same shape; what the magnitude is, its function says.
+OPERATIONS = {function.__name__: function for function in (
+    geometry.shear_x, geometry.shear_y, geometry.translate_x, geometry.translate_y, geometry.rotate, color.brightness,
+    color.contrast, color.saturation, color.sharpness, color.posterize, color.solarize, color.auto_contrast,
+    color.equalize, color.invert, color.hue, color.saturation_value, color.lighting, color.grey, color.blur)}

@@ -4,7 +4,6 @@ It runs in data workers, on the CPU, and gives uint8; normalising is the device'
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,9 @@ import numpy as np
 from imagenet_jax import options
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.crops import CROPS, RandomResized, ShorterSide
-from imagenet_jax.images.ops import color_jitter, flip, flip_vertical
+from imagenet_jax.images.distort import Distort
+from imagenet_jax.images.ops import flip, flip_vertical
+from imagenet_jax.images.policies import Unchanged
 from imagenet_jax.images.ramp import Ramp
 
 
@@ -25,7 +26,8 @@ class TrainView:
       size: side in pixels.
       crop: one of `CROPS`, made.
       flip: mirror left and right with probability one half.
-      color_jitter: strength, 0 for none; as in torchvision it may be above 1, and factors then start at 0.
+      policy: one of `policies.POLICIES`, made; it comes after the flips.
+      distort: the last.
       flip_vertical: mirror top and bottom with probability one half.
       repeats: how many times an image comes, one after the other, each with its own augmentation (arXiv 1901.09335);
         an epoch keeps its length, and has so many times fewer images.
@@ -36,7 +38,8 @@ class TrainView:
     size: int
     crop: Callable = dataclasses.field(default_factory=RandomResized)
     flip: bool = True
-    color_jitter: float = 0.0
+    policy: Callable = dataclasses.field(default_factory=Unchanged)
+    distort: Distort = dataclasses.field(default_factory=Distort)
     flip_vertical: bool = False
     repeats: int = 1
     views: int = 1
@@ -50,8 +53,6 @@ class TrainView:
                 raise UserError(f'augment.{name} {getattr(self, name)} must be at least 1')
         if isinstance(self.crop, ShorterSide):
             self.crop.check(self.size, self.ramp is not None)
-        if not 0 <= self.color_jitter < math.inf:
-            raise UserError(f'augment.color_jitter {self.color_jitter} must be finite and not negative')
 
     def __call__(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Raises DecodeError."""
@@ -65,9 +66,7 @@ class TrainView:
         return np.stack([pixels, *(self._distorted(pixels, rng) for _ in range(self.views - 1))])
 
     def _distorted(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if self.color_jitter:
-            pixels = color_jitter(pixels, self.color_jitter, rng)
-        return pixels
+        return self.distort(self.policy(pixels, rng), rng)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,24 +74,33 @@ class TrainView:
         return (self.views,) * (self.views > 1) + (self.size, self.size, 3)
 
 
-def create(section: Mapping[str, Any], where: str) -> TrainView:
+def create(section: Mapping[str, Any], where: str, policy: Callable | None = None) -> TrainView:
     """The view that a section describes: `crop` names one of CROPS, which takes the options that are its own.
 
     `first_size` and `ramp_epochs` make a ramp.
+
+    Args:
+      section: `config.augment`.
+      where: its path in messages.
+      policy: of another section; None: none.
 
     Raises:
       UserError: an option that nothing reads or that another crop reads, or one out of its range.
     """
     given = options.chosen(section)
     of_crops = {'crop'}.union(*map(options.reads, CROPS.values()))
+    of_distort = options.reads(Distort).keys()
     of_ramp = options.reads(Ramp).keys() - {'size'}
-    known = of_crops | of_ramp | options.reads(TrainView).keys() - {'ramp'}
+    known = of_crops | of_distort | of_ramp | options.reads(TrainView).keys() - {'policy', 'distort', 'ramp'}
     if strangers := sorted(given.keys() - known):
         raise unknown(f'option {where}.{strangers[0]}: nothing reads', strangers[0], sorted(known))
-    crop = options.create(CROPS, {name: given[name] for name in given if name in of_crops}, where, key='crop')
-    rest = {name: given[name] for name in given if name not in of_crops | of_ramp}
-    view = options.apply(TrainView, rest, where, crop=crop)
-    if not of_ramp & given.keys():
+
+    def part(names):
+        return {name: given[name] for name in given if name in names}
+    view = options.apply(
+        TrainView, {name: given[name] for name in given.keys() - of_crops - of_distort - of_ramp}, where,
+        crop=options.create(CROPS, part(of_crops), where, key='crop'), policy=policy or Unchanged(),
+        distort=options.apply(Distort, part(of_distort), where))
+    if not part(of_ramp):
         return view
-    ramp = options.apply(Ramp, {name: given[name] for name in given if name in of_ramp}, where, size=view.size)
-    return dataclasses.replace(view, ramp=ramp)
+    return dataclasses.replace(view, ramp=options.apply(Ramp, part(of_ramp), where, size=view.size))

@@ -1,5 +1,6 @@
 """Training's view."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from configs import common
 from imagenet_jax.errors import UserError
 from imagenet_jax.images import train_view
 from imagenet_jax.images.crops import Pad, RandomResized, ShorterSide, Whole
-from imagenet_jax.images.ops import color_jitter
+from imagenet_jax.images.distort import Distort
+from imagenet_jax.images.policies import POLICIES, ThreeAugment
 from imagenet_jax.images.ramp import Ramp
 from imagenet_jax.images.train_view import TrainView
 
@@ -33,7 +35,7 @@ def test_flip_mirrors_half_of_the_images():
 @pytest.mark.parametrize('crop', [RandomResized(), ShorterSide((8, 16)), Pad(2), Whole()])
 @pytest.mark.parametrize('image', [jpeg(), scene(9, 5), scene(8, 8)[..., :1]], ids=['jpeg', 'rgb', 'grey'])
 def test_every_crop_is_uint8_of_the_size_and_a_function_of_the_generator(crop, image):
-    view = TrainView(8, crop, color_jitter=0.4)
+    view = TrainView(8, crop, distort=Distort(color_jitter=0.4))
     first, again, other = (view(image, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert first.shape == (8, 8, 3) and first.dtype == np.uint8
     np.testing.assert_array_equal(first, again)
@@ -47,18 +49,39 @@ def test_without_flip_and_jitter_the_crop_is_the_view():
 
 def test_views_are_of_one_crop_and_the_first_is_as_it_was_cut():
     image = scene(40, 30)
-    plain, view = TrainView(16), TrainView(16, views=3, color_jitter=0.4)
+    plain, view = TrainView(16), TrainView(16, views=3, distort=Distort(color_jitter=0.4))
     for seed in range(8):  # some of them flipped
         first, *others = views = view(image, np.random.default_rng(seed))
         assert views.shape == view.shape == (3, 16, 16, 3) and views.dtype == np.uint8
         rng = np.random.default_rng(seed)
         np.testing.assert_array_equal(first, plain(image, rng))
         for other in others:  # drawn one after the other
-            np.testing.assert_array_equal(other, color_jitter(first, 0.4, rng))
+            np.testing.assert_array_equal(other, Distort(color_jitter=0.4)(first, rng))
         assert (others[0] != others[1]).any()
     np.testing.assert_array_equal(TrainView(16, views=2)(image, np.random.default_rng(0)),
                                   [plain(image, np.random.default_rng(0))] * 2)
     assert plain.shape == (16, 16, 3)
+
+
+def test_a_policy_comes_after_the_flip_and_before_distortions():
+    calls, pixels = [], scene(8, 8)
+
+    def noted(name):
+        return lambda pixels, rng: calls.append((name, pixels.copy())) or ~pixels
+    seen = TrainView(8, Whole(), policy=noted('policy'), distort=noted('distort'))(pixels, np.random.default_rng(0))
+    (first, flipped), (second, changed) = calls
+    assert (first, second) == ('policy', 'distort')
+    assert flipped.tobytes() in {pixels.tobytes(), pixels[:, ::-1].tobytes()}
+    np.testing.assert_array_equal(changed, ~flipped)
+    np.testing.assert_array_equal(seen, flipped)
+
+
+@pytest.mark.parametrize('name', POLICIES)
+def test_a_view_goes_to_worker_processes(name):
+    view = TrainView(8, policy=POLICIES[name](), distort=Distort(hue=0.1, grey=0.2))
+    again, image = pickle.loads(pickle.dumps(view)), scene(20, 20)
+    assert again == view
+    np.testing.assert_array_equal(again(image, np.random.default_rng(1)), view(image, np.random.default_rng(1)))
 
 
 # --- from a config
@@ -72,7 +95,7 @@ def created(*arguments):
 
 
 def test_a_section_chooses_the_crop_and_sets_it():
-    assert created() == TrainView(224, RandomResized((0.08, 1.0), (3 / 4, 4 / 3)), True, 0.0)
+    assert created() == TrainView(224, RandomResized((0.08, 1.0), (3 / 4, 4 / 3)), True)
     assert created(('augment.scale', (0.2, 1.0)), ('augment.flip', False)) == TrainView(
         224, RandomResized((0.2, 1.0)), False)
     assert created(('augment.crop', 'pad')) == TrainView(224, Pad(4))
@@ -83,6 +106,10 @@ def test_a_section_chooses_the_crop_and_sets_it():
         224, repeats=3, views=2, flip_vertical=True)
     assert created(('augment.first_size', 128), ('augment.ramp_epochs', (2, 5.5))) == TrainView(
         224, ramp=Ramp(size=224, first_size=128, ramp_epochs=(2, 5.5)))
+    assert created(('augment.hue', 0.1), ('augment.hsv', (0.8, 1.25))) == TrainView(
+        224, distort=Distort(hue=0.1, hsv=(0.8, 1.25)))
+    assert train_view.create({'size': 8, 'crop': 'none'}, 'config.augment', policy=ThreeAugment()) == TrainView(
+        8, Whole(), policy=ThreeAugment())
     assert train_view.create({'size': 8, 'crop': 'random_resized', 'scale': [0.5, 1]}, 'config.augment') == TrainView(
         8, RandomResized((0.5, 1)))
 
@@ -98,6 +125,8 @@ def test_a_section_chooses_the_crop_and_sets_it():
     ({'crop': 'pad', 'pad': -1}, r'augment\.pad -1 must not be negative'),
     ({'scale': (0.0, 1.0)}, r'augment\.scale'), ({'scale': (0.5, 1.5)}, r'augment\.scale'),
     ({'scale': (0.9, 0.1)}, r'augment\.scale'), ({'ratio': (2.0, 1.0)}, r'augment\.ratio'),
+    ({'hsv': 1.2}, r'config\.augment\.hsv=1\.2 must be a tuple of 2'),
+    ({'policy': 'augmix'}, r'option config\.augment\.policy: nothing reads'),
     ({'size': 0}, r'augment\.size 0 must be positive'),
     ({'crop': 'shorter_side', 'shorter': (7, 9)}, r'augment\.shorter \(7, 9\) must not be below augment\.size 8'),
     ({'crop': 'shorter_side', 'shorter': (9, 8)}, r'augment\.shorter \(9, 8\) must be \(least, most\)'),
