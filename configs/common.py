@@ -84,7 +84,7 @@ def _model() -> ConfigDict:
     model.antialias = placeholder(bool)     # ResNets v1: blur-pool instead of strides
     model.squeeze_excite = placeholder(bool)  # ResNets v1, v2 and CIFAR's: branches are gated by channel
     model.groups = placeholder(int)         # alexnet_v1 and alexnet_bn: 1 for a single tower
-    model.dropout = placeholder(float)      # rate, in families with dropout
+    model.dropout = placeholder(float)      # rate before the classifier, or around its hidden layers
     model.width = placeholder(float)        # mobilenet_v1 and v2: of every layer, as a multiple of the paper's
     model.alpha = placeholder(float)        # octave ResNets: fraction of the channels at half the resolution
     model.lip = placeholder(bool)           # ResNets, v2 too: learned pools (LIP) for max-pool and strides

@@ -17,7 +17,7 @@ def get_config(model='mobilenet_v1'):
     config = common.get_config()
     config.model.name = common.checked(model, MODELS)
     if model == 'mobilenet_v2':
-        config.model.dropout = 0.0  # as published; mobilenet_v1 has none
+        config.model.dropout = 0.0  # as published; in mobilenet_v1 it is none anyway
     config.epochs, config.batch_size = 150, 2048
     config.optimizer.learning_rate = 0.4
     config.augment.color_jitter = 0.4

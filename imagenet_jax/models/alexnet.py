@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import adaptive_mean_pool, dense_init, he_init
-from imagenet_jax.models.network import Network, refuse_outside_unit
+from imagenet_jax.models.network import Network
 from imagenet_jax.models.plain import Classifier, Conv, Features
 
 
@@ -29,7 +29,6 @@ class AlexNet(Network):
     groups: int = 2
 
     def __post_init__(self):
-        refuse_outside_unit('dropout', self.dropout)
         widths = [c.features for pair in itertools.pairwise(self.convs) if pair[1].split for c in pair]
         if self.groups < 1 or any(width % self.groups for width in widths):
             raise UserError(f'model.groups={self.groups} must divide the widths of its convolutions, {widths}')
@@ -47,7 +46,7 @@ class AlexNet(Network):
         shared = {'use_bias': not self.batch_norm, 'batch_norm': self.batch_norm}
         x, maps = Features(self.convs, layers, self.groups, init=init, **shared, name='features')(images)
         x = adaptive_mean_pool(x, 6).reshape(x.shape[0], -1)
-        logits = Classifier(self.num_classes, self.dropout, layers, dropout_first=True, bias=bias, **shared,
+        logits = Classifier(self.num_classes, layers, dropout_first=True, bias=bias, **shared,
                             name='classifier')(x)
         return (logits, maps) if features else logits
 

@@ -117,4 +117,4 @@ def classify(x: jax.Array, num_classes: int, layers: Layers, name: str) -> jax.A
     At least float32. To be called inside a compact method: it makes the dense layer there, as `name`.
     """
     x = global_mean(x)
-    return at_least_float32(layers.dense(num_classes, name=name)(x)) if num_classes else x
+    return at_least_float32(layers.dense(num_classes, name=name)(layers.dropout()(x))) if num_classes else x

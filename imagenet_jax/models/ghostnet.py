@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from imagenet_jax.models.blocks import Sequential
 from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite, at_least_float32, divisible, global_mean
-from imagenet_jax.models.network import NormedResidualNetwork, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork
 
 # Kernel, expanded width, width, squeeze and excitation, stride of each block, by stage (table 1 of the paper).
 _STAGES = (
@@ -88,15 +88,10 @@ class GhostNet(NormedResidualNetwork):
 
     Attributes:
       width: of every layer but the hidden one, as a multiple of the paper's.
-      dropout: before the classifier.
       num_classes: 0 answers the hidden layer, which sees the pooled features.
     """
     width: float
     dropout: float = 0.2
-
-    def __post_init__(self):
-        refuse_outside_unit('dropout', self.dropout)
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
@@ -112,7 +107,7 @@ class GhostNet(NormedResidualNetwork):
         x = global_mean(outputs[-1], keepdims=True)
         x = layers.act(layers.conv(1280, 1, use_bias=True, name='conv_head')(x))[:, 0, 0]
         if self.num_classes:
-            x = layers.dropout(self.dropout)(x)
+            x = layers.dropout()(x)
             x = layers.dense(self.num_classes, name='classifier')(x)
         logits = at_least_float32(x)
         return (logits, {f'blocks.{i}': y for i, y in enumerate(outputs)}) if features else logits

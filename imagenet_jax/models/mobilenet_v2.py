@@ -9,7 +9,7 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import Sequential
 from imagenet_jax.models.layers import ConvNorm, Layers, at_least_float32, divisible, global_mean
-from imagenet_jax.models.network import NormedResidualNetwork, refuse_no_width, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork, refuse_no_width
 
 # Expansion, width, blocks, stride of the first block (table 2 of the paper).
 _ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -52,7 +52,6 @@ class InvertedResidual(nn.Module):
 class Classifier(nn.Module):
     """Global average pool, dropout, dense layer."""
     num_classes: int
-    dropout: float
     layers: Layers
 
     @nn.compact
@@ -60,7 +59,7 @@ class Classifier(nn.Module):
         x = global_mean(x)
         if not self.num_classes:
             return x
-        x = self.layers.dropout(self.dropout)(x)
+        x = self.layers.dropout()(x)
         return at_least_float32(self.layers.dense(self.num_classes, name='1')(x))
 
 
@@ -71,7 +70,6 @@ class MobileNetV2(NormedResidualNetwork):
 
     Attributes:
       width: of every layer, as a multiple of the paper's; the last convolution is never narrower than 1280.
-      dropout: before the classifier.
     """
     width: float = 1.0
     dropout: float = 0.2
@@ -79,7 +77,6 @@ class MobileNetV2(NormedResidualNetwork):
 
     def __post_init__(self):
         refuse_no_width('width', self.width)
-        refuse_outside_unit('dropout', self.dropout)
         super().__post_init__()
 
     @nn.compact
@@ -93,7 +90,7 @@ class MobileNetV2(NormedResidualNetwork):
                   *(partial(block, *row, layers) for row, layers in zip(rows, by_block, strict=True)),
                   partial(conv, divisible(1280 * max(1.0, self.width)), 1))
         outputs = Sequential(blocks, every=True, name='features')(images)
-        logits = Classifier(self.num_classes, self.dropout, layers, name='classifier')(outputs[-1])
+        logits = Classifier(self.num_classes, layers, name='classifier')(outputs[-1])
         return (logits, {f'features.{i}': outputs[i] for i in (1, 3, 6, 13, 17, 18)}) if features else logits
 
 

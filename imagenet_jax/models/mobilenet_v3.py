@@ -11,7 +11,7 @@ import flax.linen as nn
 
 from imagenet_jax.models.blocks import Sequential
 from imagenet_jax.models.layers import ConvNorm, Layers, SqueezeExcite, at_least_float32, divisible, global_mean
-from imagenet_jax.models.network import NormedResidualNetwork, refuse_outside_unit
+from imagenet_jax.models.network import NormedResidualNetwork
 
 # Kernel, expanded width, width, squeeze and excitation, hard-swish, stride (tables 1 and 2 of the paper).
 _LARGE = (
@@ -74,7 +74,6 @@ class Classifier(nn.Module):
     """Global average pool, dense layer, activation, dropout, dense layer."""
     hidden: int
     num_classes: int
-    dropout: float
     layers: Layers
 
     @nn.compact
@@ -83,7 +82,7 @@ class Classifier(nn.Module):
         x = self.layers.act(self.layers.dense(self.hidden, name='0')(x))
         if not self.num_classes:
             return at_least_float32(x)
-        x = self.layers.dropout(self.dropout)(x)
+        x = self.layers.dropout()(x)
         return at_least_float32(self.layers.dense(self.num_classes, name='3')(x))
 
 
@@ -104,10 +103,6 @@ class MobileNetV3(NormedResidualNetwork):
     dropout: float = 0.2
     act: str = 'hard_swish'
 
-    def __post_init__(self):
-        refuse_outside_unit('dropout', self.dropout)
-        super().__post_init__()
-
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train, momentum=0.99, epsilon=1e-3)
@@ -119,7 +114,7 @@ class MobileNetV3(NormedResidualNetwork):
                     for (kernel, expanded, c, excite, swish, stride), layers in zip(self.rows, by_block, strict=True)),
                   partial(conv, 6 * self.rows[-1][2], 1))
         outputs = Sequential(blocks, every=True, name='features')(images)
-        logits = Classifier(self.hidden, self.num_classes, self.dropout, layers, name='classifier')(outputs[-1])
+        logits = Classifier(self.hidden, self.num_classes, layers, name='classifier')(outputs[-1])
         if not features:
             return logits
         last = len(outputs) - 1

@@ -25,12 +25,14 @@ class Network(nn.Module):
         'group', 'switchable', 'evonorm_b0' (which is the activation as well, where one follows a norm) or 'frozen'
         (statistics, scale and bias stay as they start; `finetune.frozen_norms` tells an optimizer).
       act: one of `layers.ACTIVATIONS`, the family's own by default.
+      dropout: rate before the classifier, or before or after its hidden layers, as the family says.
     """
     num_classes: int = 1000
     dtype: jnp.dtype = FLOAT32
     param_dtype: jnp.dtype = FLOAT32
     norm: str = 'batch'
     act: str = 'relu'
+    dropout: float = 0.0
 
     def __init_subclass__(cls, **kwargs):
         # By name alone: fields without a default may follow the ones above.
@@ -45,6 +47,7 @@ class Network(nn.Module):
                                         for option in ('dtype', 'param_dtype'))
         if self.num_classes < 0:
             raise UserError(f'model.num_classes={self.num_classes} must not be negative')
+        refuse_outside_unit('dropout', self.dropout)
         if self.dtype.itemsize == 2:
             runtime.guard_half_precision()
         self.layers(train=False)  # refuses names that it does not know
@@ -58,7 +61,7 @@ class Network(nn.Module):
     @nn.nowrap
     def layers(self, train: bool, **more) -> Layers:
         """What this model's blocks are made of; `more` are those of `Layers`' attributes that are no option here."""
-        return Layers(train, self.dtype, self.param_dtype, self.norm, self.act, **more)
+        return Layers(train, self.dtype, self.param_dtype, self.norm, self.act, dropout_rate=self.dropout, **more)
 
 
 class ResidualNetwork(Network):

@@ -60,7 +60,6 @@ class Features(nn.Module):
 class Classifier(nn.Module):
     """Two hidden dense layers of 4096 and the last, answered in float32; without classes, the second hidden layer."""
     num_classes: int
-    dropout: float
     layers: Layers
     dropout_first: bool
     use_bias: bool = True
@@ -69,7 +68,7 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        layers, index, drop = self.layers, itertools.count(), self.layers.dropout(self.dropout)
+        layers, index, drop = self.layers, itertools.count(), self.layers.dropout()
         for _ in range(2):
             if self.dropout_first:
                 x, _ = drop(x), next(index)

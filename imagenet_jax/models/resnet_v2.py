@@ -129,6 +129,7 @@ class ResNetV2(ResidualNetwork):
         x, maps = Stages(block, self.depths, layers, name='stages')(x)
         x = global_mean(layers.norm_act(x, 'norm'), keepdims=True)
         if self.num_classes:
+            x = layers.dropout()(x)
             classifier = partial(layers.conv, self.num_classes, 1, use_bias=True, init=dense_init, name='fc')
             x = at_least_float32(Inside(classifier, name='head')(x))
         logits = x[:, 0, 0]

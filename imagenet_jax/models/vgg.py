@@ -8,7 +8,7 @@ from functools import partial
 import flax.linen as nn
 
 from imagenet_jax.models.layers import adaptive_mean_pool
-from imagenet_jax.models.network import Network, refuse_outside_unit
+from imagenet_jax.models.network import Network
 from imagenet_jax.models.plain import Classifier, Conv, Features
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -27,10 +27,6 @@ class VGG(Network):
     batch_norm: bool
     dropout: float = 0.5
 
-    def __post_init__(self):
-        refuse_outside_unit('dropout', self.dropout)
-        super().__post_init__()
-
     @property
     def flattens(self):
         """Dense layer after a flattened map -> the map's (C, H, W)."""
@@ -43,7 +39,7 @@ class VGG(Network):
                       for width, depth in zip(_WIDTHS, self.depths, strict=True) for i in range(depth))
         x, maps = Features(convs, layers, batch_norm=self.batch_norm, name='features')(images)
         x = adaptive_mean_pool(x, 7).reshape(x.shape[0], -1)
-        logits = Classifier(self.num_classes, self.dropout, layers, dropout_first=False, name='classifier')(x)
+        logits = Classifier(self.num_classes, layers, dropout_first=False, name='classifier')(x)
         return (logits, maps) if features else logits
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import flax.linen as nn
 
 from imagenet_jax.models.layers import Layers, adaptive_mean_pool, at_least_float32, local_response_norm
-from imagenet_jax.models.network import Network, refuse_outside_unit
+from imagenet_jax.models.network import Network
 
 # Of each stage: its units' (features, kernel, stride, padding). A max-pool ends each stage.
 _STAGES = (
@@ -66,25 +66,23 @@ class Features(nn.Module):
 
 class Hidden(nn.Module):
     """Dense layer of 4096, activation, dropout."""
-    dropout: float
     layers: Layers
 
     @nn.compact
     def __call__(self, x):
         x = self.layers.act(self.layers.dense(4096, name='fc')(x))
-        return self.layers.dropout(self.dropout)(x)
+        return self.layers.dropout()(x)
 
 
 class Output(nn.Module):
     """Two hidden layers and the classifier, answered in float32."""
     num_classes: int
-    dropout: float
     layers: Layers
 
     @nn.compact
     def __call__(self, x):
         for name in ('fc1', 'fc2'):
-            x = Hidden(self.dropout, self.layers, name=name)(x)
+            x = Hidden(self.layers, name=name)(x)
         if self.num_classes:
             x = self.layers.dense(self.num_classes, name='fc3')(x)
         return at_least_float32(x)
@@ -101,10 +99,6 @@ class ZFNet(Network):
     batch_norm: bool
     dropout: float = 0.5
 
-    def __post_init__(self):
-        refuse_outside_unit('dropout', self.dropout)
-        super().__post_init__()
-
     @property
     def flattens(self):
         """Dense layer after a flattened map -> the map's (C, H, W)."""
@@ -115,7 +109,7 @@ class ZFNet(Network):
         layers = self.layers(train)
         x, maps = Features(self.batch_norm, layers, name='features')(images)
         x = adaptive_mean_pool(x, 6).reshape(x.shape[0], -1)
-        logits = Output(self.num_classes, self.dropout, layers, name='output')(x)
+        logits = Output(self.num_classes, layers, name='output')(x)
         return (logits, maps) if features else logits
 
 

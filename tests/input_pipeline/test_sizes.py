@@ -8,6 +8,7 @@ import pytest
 from fixtures_input import AUGMENT, COUNT, ONE, assert_same, take, train
 
 from imagenet_jax import sources
+from imagenet_jax.images.distort import Distort
 from imagenet_jax.images.ramp import Ramp
 from imagenet_jax.input_pipeline import Workers, train_batches, train_pairs
 from imagenet_jax.step import make_mesh
@@ -63,7 +64,7 @@ def test_views_are_an_axis_of_their_own(good):
     batches = grown(good, 14, view=dataclasses.replace(GROWING, views=3))
     assert [batch['image'].shape for batch in batches] == [(4, 3, side, side, 3) for side in sides(batches)]
     assert {batch['label'].shape for batch in batches} == {(4,)}
-    undistorted = dataclasses.replace(AUGMENT, color_jitter=0.0)
+    undistorted = dataclasses.replace(AUGMENT, distort=Distort())
     last = take(train_batches(good, undistorted, 4, 0, 13, ONE), 1)[0]
     np.testing.assert_array_equal(batches[13]['image'][:, 0], last['image'])
 

@@ -109,7 +109,7 @@ def test_dropout_is_drawn_twice_and_in_training_alone(name):
 
 @pytest.mark.parametrize('first', [True, False])
 def test_dropout_of_hidden_layers(first):
-    module = Classifier(0, 0.25, Layers(train=True), dropout_first=first, bias=1.0)
+    module = Classifier(0, Layers(train=True, dropout_rate=0.25), dropout_first=first, bias=1.0)
     x = jnp.ones((4, 8))
     variables = {'params': {str(i): {'kernel': jnp.zeros((n, 4096)), 'bias': jnp.ones(4096)}
                             for i, n in (((1, 8), (4, 4096)) if first else ((0, 8), (3, 4096)))}}

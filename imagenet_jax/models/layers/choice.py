@@ -42,6 +42,7 @@ class Layers:
       zero_gamma: norms that end a residual branch start at scale 0 (arXiv 1706.02677).
       momentum, epsilon: of the norms, momentum being what the running statistics keep at each step.
       remat: the gradient computes a block's activations anew instead of keeping them (arXiv 1604.06174).
+      dropout_rate: of `dropout`.
       drop_path_rate, drop_block_rate: see `DropPath` and `DropBlock`; of the whole model or, in what `by_block`
         answers, of one block.
       progress: what DropBlock's rate is multiplied by, a traced number; None: by nothing.
@@ -60,6 +61,7 @@ class Layers:
     momentum: float = 0.9
     epsilon: float = 1e-5
     remat: bool = False
+    dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     drop_block_rate: float = 0.0
     progress: jax.Array | None = None
@@ -136,9 +138,9 @@ class Layers:
         """See `pools.max_pool`; with `antialias` it does not stride, and a blur-pool follows."""
         return self.blur(pools.max_pool(x, window, self.conv_stride(stride), padding, ceil), stride)
 
-    def dropout(self, rate: float) -> nn.Dropout:
+    def dropout(self) -> nn.Dropout:
         """Dropout, which in evaluation does nothing; to be made inside a compact method."""
-        return nn.Dropout(rate, deterministic=not self.train)
+        return nn.Dropout(self.dropout_rate, deterministic=not self.train)
 
     def join(self, x, y):
         """The end of a residual block: shortcut `x` plus residual branch `y`, maps of one shape, or pairs of maps.
