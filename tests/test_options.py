@@ -188,7 +188,7 @@ def test_misspelt_option(section, misspelt, meant):
 
 
 @pytest.mark.parametrize(('model', 'option', 'value'), [
-    ('resnet20_cifar', 'stride_in_1x1', True), ('resnet50', 'shortcut', 'A'), ('resnet18', 'stride_in_1x1', False)])
+    ('resnet20_cifar', 'stride_in_1x1', True), ('resnest50', 'shortcut', 'A'), ('resnet18', 'stride_in_1x1', False)])
 def test_option_of_another_model(model, option, value):
     config = small()
     config.model.name = model
