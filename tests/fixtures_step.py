@@ -29,10 +29,11 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, images, train=False):
-        layers = Layers(train, self.dtype, norm_kind='batch' if self.norm == 'none' else self.norm)
+        layers = Layers(train, self.dtype, norm_kind='batch' if self.norm == 'none' else self.norm,
+                        dropout_rate=self.dropout)
         x = nn.Conv(8, (3, 3), (2, 2), use_bias=self.norm == 'none', kernel_init=waves, dtype=self.dtype)(images)
         x = layers.act(x if self.norm == 'none' else layers.norm('bn1')(x))
-        x = layers.dropout(self.dropout)(x.mean((1, 2)))
+        x = layers.dropout()(x.mean((1, 2)))
         return nn.Dense(CLASSES, kernel_init=waves, dtype=self.dtype)(x).astype(jnp.float32)
 
 

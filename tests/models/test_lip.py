@@ -97,8 +97,9 @@ def test_it_stands_for_the_max_pool_and_for_every_stride(name, blocks, millions)
 
 
 @pytest.mark.parametrize(('name', 'options', 'message'), [
-    ('resnet50', {'stride_in_1x1': True}, r'model\.lip leaves .* model\.stride_in_1x1 has no meaning'),
-    ('resnet50v2', {'shortcut': 'avgpool'}, r"model\.lip pools .* model\.shortcut='avgpool' has no meaning"),
+    ('resnet50', {'stride_in_1x1': True}, r'model\.lip pools .* model\.stride_in_1x1 has no meaning'),
+    ('resnet50v2', {'shortcut': 'avgpool'}, r'model\.lip pools .* model\.shortcut has no meaning'),
+    ('resnet50', {'antialias': True}, r'model\.lip pools .* model\.antialias has no meaning'),
     ('resnet20_cifar', {}, r'model\.lip=True is read by .*, not by resnet20_cifar')])
 def test_refused(name, options, message):
     with pytest.raises(UserError, match=message):

@@ -97,8 +97,10 @@ def test_answers(name):
     assert count(variables) - count(without) == 7 * pooled.shape[1] + 7
 
 
-@pytest.mark.parametrize('name', ['mobilenet_v2', 'mobilenet_v3_small', 'ghostnet_100'])
-def test_dropout(name):
+@pytest.mark.parametrize(('name', 'default'), [
+    ('mobilenet_v2', 0.2), ('mobilenet_v3_small', 0.2), ('ghostnet_100', 0.2), ('resnet8_cifar', 0.0),
+    ('resnet18v2', 0.0), ('regnetx_002', 0.0)])
+def test_dropout(name, default):
     def rates(train, **options):
         model = models.create(name, **options)
         images = jnp.zeros((2, 32, 32, 3))
@@ -107,9 +109,9 @@ def test_dropout(name):
                                                     rngs={'dropout': jax.random.key(1)}))
         return str(call(variables)).count('random_bits')
 
-    assert rates(train=True) == 1
-    assert rates(train=False) == rates(train=True, dropout=0.0) == 0
-    assert models.create(name).dropout == 0.2
+    assert (rates(train=True), rates(train=True, dropout=0.1)) == (1 if default else 0, 1)
+    assert rates(train=False, dropout=0.1) == rates(train=True, dropout=0.0) == 0
+    assert models.create(name).dropout == default
 
 
 @pytest.mark.parametrize(('name', 'branches'), [('mobilenet_v2', 10), ('mobilenet_v3_small', 6), ('regnety_002', 13)])

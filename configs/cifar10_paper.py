@@ -1,7 +1,7 @@
 """ResNet-32 on CIFAR-10 by the recipe of its paper, 64,000 steps; plain, with cutout, or with AutoAugment.
 
-python main.py --config configs/cifar10_resnet32.py --workdir runs/resnet32 --config.data.path=DIR
-python main.py --config configs/cifar10_resnet32.py:autoaugment --workdir runs/resnet32_aa --config.data.path=DIR
+python main.py --config configs/cifar10_paper.py --workdir runs/resnet32 --config.data.path=DIR
+python main.py --config configs/cifar10_paper.py:autoaugment --workdir runs/resnet32_aa --config.data.path=DIR
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. Published: 7.51% error (arXiv
 1512.03385, table 6), 7.37% error with AutoAugment. Not reproduced here. Another depth:
