@@ -150,7 +150,7 @@ def test_common_is_locked():
     with pytest.raises(AttributeError, match='batch_size'):
         config.batch_sise = 1
     sections = [name for name, value in config.items() if hasattr(value, 'items')]
-    assert len(sections) == 11
+    assert len(sections) == 12
     for name in sections:
         with pytest.raises(KeyError):
             config[name]['misspelt'] = 1
