@@ -16,7 +16,7 @@ VARIANTS = {name: changes for name, changes in ablation.VARIANTS.items() if name
     'base', 'label_smoothing', 'bce', 'no_decay', 'centralization', 'lookahead', 'mixup', 'cutmix', 'rotation',
     'trivialaugment', 'dropout', 'stochastic_depth', 'zero_gamma', 'sync_bn', 'switch_norm', 'evonorm', 'relu6',
     'swish', 'mish')} | {
-    'cutout': {'erase.name': 'cutout'},
+    'cutout': {'erase.name': 'cutout', 'erase.side': 16},
     'autoaugment': {'policy.name': 'autoaugment', 'policy.dataset': 'cifar10'},
     'randaugment': {'policy.name': 'randaugment'},
     'ema': {'ema_decay': 0.999},
