@@ -22,7 +22,7 @@ def get_config(model='resnet9_cifar'):
     config.erase.name, config.erase.side = 'cutout', 8
     config.eval.size, config.eval.resize = 32, 32
     config.normalize.mean, config.normalize.std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    config.epochs, config.batch_size, config.eval_batch_size = 24, 512, 500
+    config.epochs, config.batch_size, config.eval_batch_size = 24, 512, 512
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.4, 5e-4
     config.schedule.name, config.schedule.warmup_epochs = 'linear', 5
     return config

@@ -152,7 +152,7 @@ def test_common_is_locked():
     with pytest.raises(AttributeError, match='batch_size'):
         config.batch_sise = 1
     sections = [name for name, value in config.items() if hasattr(value, 'items')]
-    assert len(sections) == 15
+    assert len(sections) == 14
     for name in sections:
         with pytest.raises(KeyError):
             config[name]['misspelt'] = 1
