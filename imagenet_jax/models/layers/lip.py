@@ -43,7 +43,12 @@ class LIP(nn.Module):
     @nn.compact
     def __call__(self, x, seen):
         logits = self.layers.conv(x.shape[-1], self.kernel, init=nn.initializers.zeros, name='conv')(seen)
-        return local_importance_pool(x, BOUND * nn.sigmoid(_norm(self.layers, 'norm')(logits)))
+        return _gated(x, _norm(self.layers, 'norm')(logits))
+
+
+@jax.checkpoint  # the gradient keeps no float32 map of all pixels
+def _gated(x, logits):
+    return local_importance_pool(x, BOUND * nn.sigmoid(at_least_float32(logits)))
 
 
 class Importance(nn.Module):
@@ -54,13 +59,12 @@ class Importance(nn.Module):
     def __call__(self, x):
         for i, kernel in enumerate((1, 3), start=1):
             x = _norm(self.layers, f'norm{i}')(self.layers.conv(WIDTH, kernel, name=f'conv{i}')(x))
-            x = nn.relu(x).astype(self.layers.dtype)
+            x = nn.relu(x)
         return x
 
 
 def _norm(layers, name):
-    return nn.InstanceNorm(epsilon=1e-5, dtype=jnp.promote_types(layers.dtype, jnp.float32),
-                           param_dtype=layers.param_dtype, name=name)
+    return nn.InstanceNorm(epsilon=1e-5, dtype=layers.dtype, param_dtype=layers.param_dtype, name=name)
 
 
 def strided(x: jax.Array, stride: int, layers: Layers) -> tuple[Callable[[jax.Array, str], jax.Array], int, int]:
