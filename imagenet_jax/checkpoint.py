@@ -29,7 +29,7 @@ from imagenet_jax.errors import UserError, first_line
 from imagenet_jax.optim import path_name
 from imagenet_jax.options import chosen
 from imagenet_jax.schedules import Watch
-from imagenet_jax.step import TrainState
+from imagenet_jax.state import TrainState
 
 log = logging.getLogger(__name__)
 

@@ -22,6 +22,7 @@ from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import apply, checked, chosen, create
 from imagenet_jax.schedules import SCHEDULES
+from imagenet_jax.state import TrainState
 from imagenet_jax.task import TASKS, Result
 
 log = logging.getLogger(__name__)
@@ -227,13 +228,13 @@ class Experiment:
         return apply(distill.load, section, 'config.distill', student=self.model, task=self.task, normalize=normalize,
                      class_names=self.train.class_names, size=self._augment.size) if section else None
 
-    def initial_state(self) -> step.TrainState:
+    def initial_state(self) -> TrainState:
         """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""
         source = self.options.init_from
         loaded = finetune.load(source, self.model) if source else None
         return self.train_step.init(self.options.seed, self._augment.size, loaded)
 
-    def abstract_state(self) -> step.TrainState:
+    def abstract_state(self) -> TrainState:
         """Shapes, dtypes and sharding of a state of this run."""
         return self.train_step.abstract(self._augment.size)
 
@@ -242,7 +243,7 @@ class Experiment:
         return input_pipeline.train_pairs(self.train, self._augment, self.options.batch_size, self.options.seed, start,
                                           self.data.workers, self.mesh)
 
-    def evaluate(self, state: step.TrainState) -> tuple[dict[str, float], Result]:
+    def evaluate(self, state: TrainState) -> tuple[dict[str, float], Result]:
         """One evaluation: its row, averaged weights beside the raw ones where there are any; all of the raw ones'."""
         result = self._evaluate(state.variables)
         row = dict(result.scalars)
@@ -251,11 +252,11 @@ class Experiment:
             row |= {f'ema_{name}': value for name, value in averaged.items() if name != 'bad_samples'}
         return {f'eval/{name}': value for name, value in row.items()}, result
 
-    def judge(self, state: step.TrainState, row: Mapping[str, float]) -> step.TrainState:
+    def judge(self, state: TrainState, row: Mapping[str, float]) -> TrainState:
         """The state, aware of an evaluation's row: the schedule and `why_over` go by it."""
         return self.train_step.judge(state, row[f'eval/{self.task.score}'])
 
-    def why_over(self, state: step.TrainState) -> str:
+    def why_over(self, state: TrainState) -> str:
         """Why the run goes no further than this state; '' where it does."""
         at, stale = int(state.step), int(state.watch.stale)
         if at >= self.steps:

@@ -1,4 +1,4 @@
-"""The state of a run, and the train step: a pure function of the state and a batch, compiled once.
+"""The train step: a pure function of the state of a run and a batch, compiled once.
 
 It is SPMD over a mesh with one axis, the data: parameters on every device, the batch split.
 """
@@ -7,7 +7,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -25,6 +24,7 @@ from imagenet_jax.images.mix import Mix
 from imagenet_jax.models.layers import DATA_AXIS, FROZEN, PROGRESS, at_least_float32
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
+from imagenet_jax.state import TrainState
 from imagenet_jax.task import Task
 
 # float16 loss scaling (arXiv 1710.03740): doubled after so many finite steps in a row, halved at each overflow.
@@ -36,43 +36,6 @@ MAX_SCALE = 2.0**24
 # next, so that what is drawn for one does not depend on which others there are. The first are the model's.
 MODEL_STREAMS = {'dropout': 0, 'drop_path': 1, 'drop_block': 2}
 STREAMS = {**MODEL_STREAMS, 'mix': 3, 'erase': 4, 'mix_choice': 5}
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """All that a run is, and all that a checkpoint holds.
-
-    Attributes:
-      step: batches consumed; addresses data, randomness and checkpoints, and advances whatever the batch gave.
-      updates: updates made; drives the schedule, and does not advance where a step was not finite.
-      key: raw PRNG key data; never changes.
-      params, batch_stats: of the model.
-      opt_state: the optimizer's.
-      ema: running average of {'params', 'batch_stats'}, or {} where there is none.
-      slow: the slow weights of Lookahead, or {} where there are none.
-      watch: what is remembered of evaluations: the plateau's rate_scale, the best score.
-      loss_scale: of float16; stays 1 for other dtypes.
-      good_steps: finite steps since the scale last changed.
-      bad_steps: steps so far whose loss, gradients or update were not finite.
-      bad_in_a_row: the current run of them.
-    """
-    step: jax.Array
-    updates: jax.Array
-    key: jax.Array
-    params: Any
-    batch_stats: Any
-    opt_state: optax.OptState
-    ema: Any
-    slow: Any
-    watch: Watch
-    loss_scale: jax.Array
-    good_steps: jax.Array
-    bad_steps: jax.Array
-    bad_in_a_row: jax.Array
-
-    @property
-    def variables(self) -> dict:
-        """What `model.apply` takes."""
-        return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

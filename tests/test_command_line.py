@@ -8,11 +8,11 @@ import weakref
 
 import pytest
 from fixtures_commands import called
-from runs import ROOT, environment
 
 from imagenet_jax import __main__
 from imagenet_jax.command_line import recipes, running
 from imagenet_jax.errors import Stopped, UserError
+from runs import ROOT, environment
 
 
 def raising(error):
@@ -117,7 +117,8 @@ def test_neither_workers_nor_refusals_import_what_takes_long():
     ("config.label_smoothing = 0.1",
      "{path} sets label_smoothing, which is no option; did you mean config.loss.smoothing"),
     ("config.optimizer.momentun = 1.0", 'sets momentun, which is no option; did you mean config.optimizer.momentum'),
-    ("config.loss = 'sigmoid'", '{path} sets loss to something of another kind; such options are config.loss.consistency'),
+    ("config.loss = 'sigmoid'",
+     '{path} sets loss to something of another kind; such options are config.loss.consistency'),
     ('config.epochs = 1 / 0 if 0 else int("x")', '{path} cannot be read as a recipe: ValueError: invalid literal')])
 def test_a_mistake_in_a_recipe_is_explained(line, message, tmp_path):
     path = tmp_path / 'mine.py'
