@@ -37,7 +37,7 @@ def test_import_load_export(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--model', 'resnet5', '--input', 'x.pth'], "unknown model.name 'resnet5'"),
-    (['--model', 'resnet18', '--input', 'x.pth', '--option', 'shortcut=B'], "model.shortcut='B' is read by"),
+    (['--model', 'resnet18', '--input', 'x.pth', '--option', 'alpha=0.5'], 'model.alpha=0.5 is read by'),
     (['--model', 'resnet18', '--input', 'x.pth', '--option', 'name=resnet50'], '--option.name'),
     (['--model', 'resnet18', '--input', 'x.pth', '--option', 'norm'], 'must be KEY=VALUE'),
     (['--model', 'resnet18', '--input', 'x.pth', '--option', 'zero_gamma=true'], 'x.pth: no such file')])
