@@ -14,13 +14,11 @@ from configs import ablation, cifar10_resnet20, common
 # Those of ImageNet's that 32 pixels and this model have a use for, with CIFAR's own values.
 VARIANTS = {name: changes for name, changes in ablation.VARIANTS.items() if name in (
     'base', 'label_smoothing', 'bce', 'no_decay', 'centralization', 'lookahead', 'mixup', 'cutmix', 'rotation',
-    'trivialaugment', 'dropout', 'stochastic_depth', 'zero_gamma', 'sync_bn', 'switch_norm', 'evonorm', 'relu6',
-    'swish', 'mish')} | {
+    'randaugment', 'trivialaugment', 'dropout', 'stochastic_depth', 'zero_gamma', 'sync_bn', 'group_norm',
+    'switch_norm', 'evonorm', 'relu6', 'swish', 'mish')} | {
     'cutout': {'erase.name': 'cutout', 'erase.side': 16},
     'autoaugment': {'policy.name': 'autoaugment', 'policy.dataset': 'cifar10'},
-    'randaugment': {'policy.name': 'randaugment'},
     'ema': {'ema_decay': 0.999},
-    'group_norm': {'model.norm': 'group'},
     'squeeze_excite': {'model.squeeze_excite': True},
 }
 

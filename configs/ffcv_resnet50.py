@@ -1,4 +1,4 @@
-"""ResNet-50 in 16 to 88 epochs as ffcv-imagenet trains it, 8 GPUs x 64: small images first, blurred before strides.
+"""ResNet-50 in 16 to 88 epochs as ffcv-imagenet trains it, 8 GPUs x 512: small images first, blurred before strides.
 
 python main.py --config configs/ffcv_resnet50.py --workdir runs/resnet50_16
 python main.py --config configs/ffcv_resnet50.py:88 --workdir runs/resnet50_88
@@ -22,7 +22,7 @@ def get_config(variant='16'):
     """The recipe, of as many epochs."""
     config = common.get_config()
     config.model.name, config.model.antialias = 'resnet50', True
-    config.batch_size = 512
+    config.batch_size = 4096
     config.optimizer.learning_rate, config.optimizer.nesterov = 1.7, False
     config.optimizer.decay_bias_and_norm = False
     config.schedule.name, config.schedule.warmup_epochs = 'linear', 2

@@ -19,9 +19,9 @@ from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.mix import Mix
 from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.models import summary
-from imagenet_jax.optim import OPTIMIZERS, Lookahead
+from imagenet_jax.optim import OPTIMIZERS, Lookahead, Optimizer
 from imagenet_jax.options import apply, checked, chosen, create
-from imagenet_jax.schedules import SCHEDULES
+from imagenet_jax.schedules import SCHEDULES, Schedule
 from imagenet_jax.state import TrainState
 from imagenet_jax.task import TASKS, Result
 
@@ -161,14 +161,20 @@ class Experiment:
         self.bad_samples = self.data.bad_samples(self.train)
         self._check_batches()
         planned = length(options, len(self.train))
+        self._check_ramp(planned.steps)
         self.steps_per_epoch = planned.steps_per_epoch
         self.steps = 1 if options.dry_run else planned.steps
-        self._check_ramp(planned.steps)
         self.every = self._cadences()
         device_part = open_device_part(options, planned)
-        self.train_step = self._make_train_step(device_part, planned)
-        if self.train_step.optimizer.has_patterns:  # before the seconds that tracing a deep model takes
-            self.train_step.optimizer.check(self.abstract_state().params)
+        self._check_views(device_part)
+        rate, optimizer = self._rate_and_optimizer()
+        self.train_step = step.TrainStep(
+            model=self.model, task=self.task, mesh=self.mesh, **device_part._asdict(), optimizer=optimizer,
+            schedule=self._schedule(rate, planned), lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'),
+            accumulation=options.accumulation, ema_decay=options.ema_decay, steps=planned.steps,
+            teacher=self._teacher(device_part.normalize))
+        if optimizer.has_patterns:  # asked first: tracing a deep model takes seconds
+            optimizer.check(self.abstract_state().params)
         self._evaluate = Evaluator(
             model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
@@ -188,32 +194,6 @@ class Experiment:
             raise UserError(f'config.augment.ramp_epochs={ramp.ramp_epochs} must end by epoch {last}, counted from 0, '
                             'the last that the run begins: no image would have the size that config.augment.size says')
 
-    def _cadences(self) -> Cadences:
-        options, epoch = self.options, self.steps_per_epoch
-        return Cadences(*(Every(steps, self.steps) for steps in (
-            options.log_steps, options.eval_steps or options.eval_epochs * epoch, options.confusion_epochs * epoch,
-            options.checkpoint_steps)))
-
-    def _make_train_step(self, device_part: DevicePart, planned: Length) -> step.TrainStep:
-        options, section = self.options, chosen(self.options.optimizer)
-        if 'learning_rate' not in section:
-            raise UserError('config.optimizer lacks learning_rate')
-        rate = checked('config.optimizer.learning_rate', section.pop('learning_rate'), float)
-        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate,
-                          batch_size=options.batch_size, **planned._asdict())
-        if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
-            raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
-                            'config.eval_epochs and eval_steps are 0')
-        frozen = (*options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))
-        head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
-        self._check_views(device_part)
-        return step.TrainStep(
-            model=self.model, schedule=schedule, task=self.task, mesh=self.mesh, **device_part._asdict(),
-            teacher=self._teacher(device_part.normalize),
-            optimizer=create(OPTIMIZERS, section, 'config.optimizer', freeze=frozen, head=head),
-            accumulation=options.accumulation, ema_decay=options.ema_decay,
-            lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=planned.steps)
-
     def _check_views(self, device_part: DevicePart) -> None:
         consistency, views = self.task.consistency, self._augment.views
         if (consistency > 0) != (views > 1):
@@ -222,6 +202,30 @@ class Experiment:
         if consistency and (device_part.mix or device_part.erase or chosen(self.options.distill)):
             raise UserError('config.loss.consistency compares views of one image: it does not go with config.mix, '
                             'config.erase or config.distill')
+
+    def _cadences(self) -> Cadences:
+        options, epoch = self.options, self.steps_per_epoch
+        return Cadences(*(Every(steps, self.steps) for steps in (
+            options.log_steps, options.eval_steps or options.eval_epochs * epoch, options.confusion_epochs * epoch,
+            options.checkpoint_steps)))
+
+    def _rate_and_optimizer(self) -> tuple[float, Optimizer]:
+        options, section = self.options, chosen(self.options.optimizer)
+        if 'learning_rate' not in section:
+            raise UserError('config.optimizer lacks learning_rate')
+        rate = checked('config.optimizer.learning_rate', section.pop('learning_rate'), float)
+        frozen = (*options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))
+        head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
+        return rate, create(OPTIMIZERS, section, 'config.optimizer', freeze=frozen, head=head)
+
+    def _schedule(self, rate: float, planned: Length) -> Schedule:
+        options = self.options
+        schedule = create(SCHEDULES, options.schedule, 'config.schedule', learning_rate=rate,
+                          batch_size=options.batch_size, **planned._asdict())
+        if (schedule.watches or options.stop_after) and not self.every.evaluate.steps:
+            raise UserError('config.schedule.name=plateau and config.stop_after go by evaluations, and '
+                            'config.eval_epochs and eval_steps are 0')
+        return schedule
 
     def _teacher(self, normalize: Normalize) -> distill.Teacher | None:
         section = chosen(self.options.distill)

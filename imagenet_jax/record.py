@@ -78,7 +78,8 @@ def read(workdir: Path) -> dict | None:
     return upgrade(entry)
 
 
-# Of a config of version 0.1: defaults that are unset now, with the reader's own the same, and what it did not have.
+# Of earlier configs: defaults of version 0.1 that are unset now, with the reader's own the same; and what they did not
+# have.
 _UNSET_NOW = {'augment': {'scale': [0.08, 1.0], 'ratio': [3 / 4, 4 / 3], 'pad': 4},
               'optimizer': {'momentum': 0.9, 'nesterov': True},
               'schedule': {'floor': 0.0, 'milestones': [], 'factor': 0.1}}
@@ -87,13 +88,15 @@ _NEW = {'policy': {'name': 'none'}, 'erase': {'name': 'none'}, 'mix': {'mixup': 
 
 
 def upgrade(entry: dict) -> dict:
-    """A config.json of version 0.1 in today's form: there `loss` was a name, and label_smoothing at the top level.
+    """A config.json of an earlier version in today's form: in 0.1 `loss` was a name, label_smoothing at the top level.
 
     Raises:
       UserError: a model that cannot be what it was.
     """
-    if 'model' not in entry or isinstance(entry.get('loss'), dict):
+    if 'model' not in entry:
         return entry
+    if isinstance(entry.get('loss'), dict):
+        return _NEW | entry
     name = entry['model'].get('name')
     # By the version, since an import has no `loss` in any.
     of_0_1 = str(entry.get('run', {}).get('versions', {}).get('imagenet_jax', '')).startswith('0.1.')

@@ -8,11 +8,11 @@ import weakref
 
 import pytest
 from fixtures_commands import called
+from runs import ROOT, environment
 
 from imagenet_jax import __main__
 from imagenet_jax.command_line import recipes, running
 from imagenet_jax.errors import Stopped, UserError
-from runs import ROOT, environment
 
 
 def raising(error):

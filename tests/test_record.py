@@ -1,9 +1,11 @@
 """config.json: what a later start may change."""
 
+import json
 import logging
 
 import pytest
 
+from configs import common
 from imagenet_jax import record
 from imagenet_jax.errors import UserError
 
@@ -55,6 +57,15 @@ def test_runs_from_before_there_were_losses_are_understood(tmp_path):
     record.check_resumable(tmp_path, {'model': {}, 'seed': 0, 'loss': {'name': 'softmax', 'smoothing': 0.0}})
     with pytest.raises(UserError, match=r"config\.loss\.name: was 'softmax', now 'sigmoid'"):
         record.check_resumable(tmp_path, {'model': {}, 'seed': 0, 'loss': {'name': 'sigmoid', 'smoothing': 0.0}})
+
+
+def test_sections_that_an_earlier_run_lacked_are_no_change(tmp_path, caplog):
+    record.write(tmp_path, {'model': {}, 'loss': {'name': 'softmax'}})
+    today = json.loads(json.dumps(common.get_config().to_dict()))
+    sections = {name: today[name] for name in ('policy', 'erase', 'mix', 'distill', 'lookahead', 'stop_after')}
+    with caplog.at_level(logging.INFO, 'imagenet_jax'):
+        record.check_resumable(tmp_path, {'model': {}, 'loss': {'name': 'softmax'}, **sections})
+    assert not caplog.messages
 
 
 def test_a_dtype_that_nobody_chose_is_what_was_computed_in(tmp_path):

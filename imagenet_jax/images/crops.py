@@ -26,8 +26,8 @@ class RandomResized:
 
     def __post_init__(self):
         if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
-            raise UserError(f'augment.scale {self.scale} and augment.ratio {self.ratio} must be (low, high), '
-                            'scale in (0, 1]')
+            raise UserError(f'config.augment.scale={self.scale} and config.augment.ratio={self.ratio} must be '
+                            '(low, high), scale in (0, 1]')
 
     def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         height, width = image_size(image)
@@ -73,15 +73,15 @@ class ShorterSide:
 
     def __post_init__(self):
         if not 0 < self.shorter[0] <= self.shorter[1]:
-            raise UserError(f'augment.shorter {self.shorter} must be (least, most), 0 < least <= most')
+            raise UserError(f'config.augment.shorter={self.shorter} must be (least, most), 0 < least <= most')
 
     def check(self, size: int, ramp: bool) -> None:
         """Raises UserError where windows of `size` do not fit, or where the size is to change."""
         if self.shorter[0] < size:
-            raise UserError(f'augment.shorter {self.shorter} must not be below augment.size {size}')
+            raise UserError(f'config.augment.shorter={self.shorter} must not be below config.augment.size={size}')
         if ramp:
-            raise UserError('augment.crop=shorter_side counts its sides in pixels, and augment.first_size changes what '
-                            'they mean: use augment.crop=random_resized with it')
+            raise UserError('config.augment.crop=shorter_side counts its sides in pixels, and config.augment.first_size'
+                            ' changes what they mean: use config.augment.crop=random_resized with it')
 
     def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         height, width = image_size(image)
@@ -102,7 +102,7 @@ class Pad:
 
     def __post_init__(self):
         if self.pad < 0:
-            raise UserError(f'augment.pad {self.pad} must not be negative')
+            raise UserError(f'config.augment.pad={self.pad} must not be negative')
 
     def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         pad = self.pad

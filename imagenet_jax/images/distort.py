@@ -40,19 +40,19 @@ class Distort:
     def __post_init__(self):
         for name in ('color_jitter', 'lighting'):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f'augment.{name} {getattr(self, name)} must be finite and not negative')
+                raise UserError(f'config.augment.{name}={getattr(self, name)} must be finite and not negative')
         for name in ('jitter_probability', 'grey', 'blur', 'solarize'):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f'augment.{name} {getattr(self, name)} must be in 0..1')
+                raise UserError(f'config.augment.{name}={getattr(self, name)} must be in 0..1')
         if not 0 <= self.hue <= 0.5:
-            raise UserError(f'augment.hue {self.hue} must be in 0..0.5')
+            raise UserError(f'config.augment.hue={self.hue} must be in 0..0.5')
         if not 0 <= self.rotation <= 180:
-            raise UserError(f'augment.rotation {self.rotation} must be in 0..180 degrees')
+            raise UserError(f'config.augment.rotation={self.rotation} must be in 0..180 degrees')
         if not 0 <= self.hsv[0] <= self.hsv[1] < math.inf:
-            raise UserError(f'augment.hsv {self.hsv} must be (low, high), finite and not negative')
+            raise UserError(f'config.augment.hsv={self.hsv} must be (low, high), finite and not negative')
         if self.jitter_probability != 1 and not (self.color_jitter or self.hue):
-            raise UserError(f'augment.jitter_probability {self.jitter_probability} is of augment.color_jitter and hue, '
-                            'and neither is set')
+            raise UserError(f'config.augment.jitter_probability={self.jitter_probability} is of '
+                            'config.augment.color_jitter and hue, and neither is set')
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if self.rotation:

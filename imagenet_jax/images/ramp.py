@@ -27,9 +27,10 @@ class Ramp:
     def __post_init__(self):
         start, end = self.ramp_epochs
         if not 1 <= self.first_size <= self.size:
-            raise UserError(f'augment.first_size {self.first_size} must be in 1..augment.size, which is {self.size}')
+            raise UserError(f'config.augment.first_size={self.first_size} must be in 1..{self.size}, which is '
+                            'config.augment.size')
         if not 0 <= start <= end:
-            raise UserError(f'augment.ramp_epochs {self.ramp_epochs} must be (start, end), 0 <= start <= end')
+            raise UserError(f'config.augment.ramp_epochs={self.ramp_epochs} must be (start, end), 0 <= start <= end')
 
     def __call__(self, epoch: int) -> int:
         start, end = self.ramp_epochs

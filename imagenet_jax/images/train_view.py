@@ -47,10 +47,10 @@ class TrainView:
 
     def __post_init__(self):
         if self.size < 1:
-            raise UserError(f'augment.size {self.size} must be positive')
+            raise UserError(f'config.augment.size={self.size} must be positive')
         for name in ('repeats', 'views'):
             if getattr(self, name) < 1:
-                raise UserError(f'augment.{name} {getattr(self, name)} must be at least 1')
+                raise UserError(f'config.augment.{name}={getattr(self, name)} must be at least 1')
         if isinstance(self.crop, ShorterSide):
             self.crop.check(self.size, self.ramp is not None)
 

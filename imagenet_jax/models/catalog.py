@@ -105,7 +105,7 @@ ALSO_PUBLISHED = {
        for model, top1, top5 in (('resnet50', 80.858, 95.434), ('resnet101', 81.886, 95.780),
                                  ('resnet152', 82.284, 96.002), ('resnext50_32x4d', 81.198, 95.340))},
     ('cifar10_paper', 'resnet32_cifar'): (Published(92.49, on='CIFAR-10', source='arXiv 1512.03385, table 6'),
-                                             Published(92.63, on='CIFAR-10, autoaugment')),
+                                          Published(92.63, on='CIFAR-10, autoaugment')),
     ('imagenette', 'resnet50d'): tuple(
         Published(top1, on=f'Imagenette at 128 pixels, {epochs} epochs', source='its leaderboard, by other recipes')
         for epochs, top1 in ((5, 85.77), (20, 91.57), (80, 93.55))),

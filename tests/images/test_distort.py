@@ -112,12 +112,14 @@ def test_jitter_changes_as_much_as_torchvisions():
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ({'color_jitter': -0.1}, 'augment.color_jitter -0.1 must be finite and not negative'),
-    ({'lighting': float('inf')}, 'augment.lighting inf must be finite and not negative'),
-    ({'hue': 0.6}, 'augment.hue 0.6 must be in 0..0.5'), ({'rotation': 200}, 'augment.rotation 200 must be in 0..180'),
-    ({'grey': 1.5}, 'augment.grey 1.5 must be in 0..1'), ({'blur': -1}, 'augment.blur -1 must be in 0..1'),
-    ({'hsv': (1.2, 0.8)}, 'augment.hsv (1.2, 0.8) must be (low, high)'),
-    ({'jitter_probability': 0.8}, 'augment.jitter_probability 0.8 is of augment.color_jitter and hue, and neither')])
+    ({'color_jitter': -0.1}, 'config.augment.color_jitter=-0.1 must be finite and not negative'),
+    ({'lighting': float('inf')}, 'config.augment.lighting=inf must be finite and not negative'),
+    ({'hue': 0.6}, 'config.augment.hue=0.6 must be in 0..0.5'),
+    ({'rotation': 200}, 'config.augment.rotation=200 must be in 0..180'),
+    ({'grey': 1.5}, 'config.augment.grey=1.5 must be in 0..1'),
+    ({'blur': -1}, 'config.augment.blur=-1 must be in 0..1'),
+    ({'hsv': (1.2, 0.8)}, 'config.augment.hsv=(1.2, 0.8) must be (low, high)'),
+    ({'jitter_probability': 0.8}, 'config.augment.jitter_probability=0.8 is of config.augment.color_jitter and hue')])
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(UserError, match=re.escape(message)):
         Distort(**options)

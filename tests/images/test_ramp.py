@@ -44,8 +44,9 @@ def test_a_side_begins_at_the_nearest_to_the_line():
 
 
 @pytest.mark.parametrize(('first', 'epochs', 'message'), [
-    (17, (0, 1), r'augment\.first_size 17 must be in 1\.\.augment\.size, which is 16'), (0, (0, 1), 'first_size 0'),
-    (8, (3, 2), r'augment\.ramp_epochs \(3, 2\) must be \(start, end\)'), (8, (-1, 2), 'ramp_epochs')])
+    (17, (0, 1), r'config\.augment\.first_size=17 must be in 1\.\.16, which is config\.augment\.size'),
+    (0, (0, 1), 'first_size=0'),
+    (8, (3, 2), r'config\.augment\.ramp_epochs=\(3, 2\) must be \(start, end\)'), (8, (-1, 2), 'ramp_epochs')])
 def test_wrong_ramps_are_refused(first, epochs, message):
     with pytest.raises(UserError, match=message):
         Ramp(size=16, first_size=first, ramp_epochs=epochs)
