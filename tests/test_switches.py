@@ -4,6 +4,7 @@ What each switch computes has its own tests; here they have to live together, an
 """
 
 import itertools
+from functools import partial
 
 import covering
 import jax
@@ -13,13 +14,15 @@ from fixtures_images import scene
 from PIL import Image
 
 from configs import common
+from imagenet_jax import models
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
+from imagenet_jax.models import resnet, resnet_v2
 
 # Switch -> its values, each the options that it sets; the first is off.
 SWITCHES = {
-    'model': {'v1': {}, 'v2': {'model.name': 'resnet18v2'}},
+    'model': {'v1': {}, 'v2': {'model.name': 'smallv2'}},
     'act': {'': {}, 'swish': {'model.act': 'swish'}, 'relu6': {'model.act': 'relu6'}},
     'norm': {'': {}, **{
         name: {'model.norm': name} for name in ('sync', 'group', 'switchable', 'evonorm_b0', 'frozen')}},
@@ -79,6 +82,13 @@ def allowed(row: dict) -> bool:
 ROWS = covering.rows({name: tuple(values) for name, values in SWITCHES.items()}, allowed)
 
 
+@pytest.fixture(autouse=True)
+def small_models(monkeypatch):
+    """Two stages of one block, which take every switch that ResNets do."""
+    monkeypatch.setitem(models._REGISTRY, 'small', partial(resnet.ResNet, depths=(1, 1)))
+    monkeypatch.setitem(models._REGISTRY, 'smallv2', partial(resnet_v2.ResNetV2, block=resnet_v2.Basic, depths=(1, 1)))
+
+
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
     """32 images to train on, 16 to evaluate on, of two classes."""
@@ -93,7 +103,7 @@ def images(tmp_path_factory):
 
 def config_of(row, images):
     config = common.get_config()
-    config.model.name, config.model.num_classes, config.model.dtype = 'resnet18', 2, 'float32'
+    config.model.name, config.model.num_classes, config.model.dtype = 'small', 2, 'float32'
     config.data.path, config.data.threads = str(images), 1
     config.augment.size, config.eval.size, config.eval.resize = 16, 16, 16
     config.batch_size, config.eval_batch_size, config.steps = 16, 16, 3
