@@ -68,6 +68,15 @@ def test_what_changes_no_result_parts_no_group(tmp_path):
     assert [(line['run'], line['n']) for line in lines] == [('a', 2), ('b', 1)]
 
 
+def test_a_run_that_lacks_an_option_is_as_one_where_it_is_unset(tmp_path):
+    made(tmp_path / 'sweep' / 'seed0', 0.5, 0)
+    entry = record.read(made(tmp_path / 'sweep' / 'seed1', 0.6, 1))
+    del entry['augment']['lighting']
+    record.write(tmp_path / 'sweep' / 'seed1', entry)
+    (line,), _ = table(tmp_path)
+    assert line['n'] == 2
+
+
 def test_same_seeds_are_paired_and_others_are_not(tmp_path):
     ours, theirs = (0.6, 0.66, 0.69), (0.5, 0.55, 0.61)
     for seed in range(3):

@@ -59,7 +59,7 @@ class Group:
     Attributes:
       name: their common folder, or the only run's.
       runs: seed -> run.
-      options: the config, flat, without what changes no result.
+      options: the config's that are set, flat, without what changes no result.
       scores: of SCORES -> seed -> percent.
     """
     name: str
@@ -115,10 +115,11 @@ def _scores(run: RunFolder, best: bool) -> dict[str, float]:
 
 
 def _options(run: RunFolder) -> dict[str, object]:
-    """Flat, without what changes no result, and with the dtype that was computed in."""
+    """Flat, those that are set, without what changes no result, and with the dtype that was computed in."""
     flat = record.flatten(run.entry)
     flat['model.dtype'] = flat.get('model.dtype') or flat.get('run.dtype')
-    return {name: value for name, value in flat.items() if not _under(name, _FREE)}
+    # Unset options left out: a run of a version that did not have them yet is the same.
+    return {name: value for name, value in flat.items() if value is not None and not _under(name, _FREE)}
 
 
 def _under(name: str, prefixes: tuple[str, ...]) -> bool:
@@ -178,7 +179,7 @@ def describe(group: Group, base: Group) -> dict[str, object]:
     row = {
         'run': group.name, 'model': group.options['model.name'],
         'epochs': group.mean(each.epoch for each in group.runs.values()),
-        'dtype': group.options['model.dtype'],
+        'dtype': group.options.get('model.dtype'),
         'devices x batch': f'{devices} x {run.entry["batch_size"] // devices}' if devices else None,
         'learning rate': group.options.get('optimizer.learning_rate'), 'tricks': tricks(group, base),
         'parameters': facts.get('parameters'), 'MACs': facts.get('multiply_adds')}
