@@ -141,6 +141,8 @@ def _policy() -> ConfigDict:
     policy.dataset = placeholder(str)       # autoaugment: searched on imagenet, cifar10 or svhn
     policy.count = placeholder(int)         # randaugment: operations
     policy.magnitude = placeholder(int)     # randaugment: 0 to 30
+    policy.deviation = placeholder(float)   # randaugment: of a normal draw around the magnitude
+    policy.probability = placeholder(float)  # randaugment: of each operation being applied
     policy.severity = placeholder(int)      # augmix: 1 to 10
     policy.width = placeholder(int)         # augmix: chains that are mixed
     policy.depth = placeholder(int)         # augmix: operations of a chain; -1: 1 to 3

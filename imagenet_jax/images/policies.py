@@ -103,27 +103,39 @@ class AutoAugment:
 class RandAugment:
     """`count` operations in turn, any of fourteen, all at one magnitude (arXiv 1909.13719).
 
-    timm's rand-m9-mstd0.5 is another: of 10 and not of 30, so that its 9 is nearly the strongest, of which it deviates
-    by a normal draw of 0.5; each of the two only every second time; with invert and a solarizing sum, without identity;
-    an enhancement's factor grows from 0.1 to 1.9, and more magnitude posterizes and solarizes less; grey corners,
-    bilinear or bicubic.
+    timm's rand-m9-mstd0.5 counts magnitudes to 10 and applies every second operation: nearest to it are 27, a deviation
+    of 1.5 and a probability of 0.5. It also has invert and a solarizing sum and no identity; an enhancement's factor
+    grows from 0.1 to 1.9, and more magnitude posterizes and solarizes less; grey corners, bilinear or bicubic.
 
     Attributes:
       count: of operations.
       magnitude: 0 to 30, the strongest.
+      deviation: of a normal draw for each operation around the magnitude, which ends at 0 and 30; 0: none.
+      probability: of each operation being applied.
     """
     count: int = 2
     magnitude: int = 9
+    deviation: float = 0.0
+    probability: float = 1.0
 
     def __post_init__(self):
         if self.count < 1:
             raise UserError(f'config.policy.count={self.count} must be positive')
         if not 0 <= self.magnitude <= 30:
             raise UserError(f'config.policy.magnitude={self.magnitude} must be in 0..30')
+        if self.deviation < 0:
+            raise UserError(f'config.policy.deviation={self.deviation} must not be negative')
+        if not 0 < self.probability <= 1:
+            raise UserError(f'config.policy.probability={self.probability} must be in (0, 1]')
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         for _ in range(self.count):
-            pixels = _applied(_any_of(RANDOM, rng), RANDOM, self.magnitude / 30, pixels, rng)
+            if self.probability < 1 and rng.random() >= self.probability:
+                continue
+            magnitude = self.magnitude
+            if self.deviation:
+                magnitude = min(30.0, max(0.0, rng.normal(magnitude, self.deviation)))
+            pixels = _applied(_any_of(RANDOM, rng), RANDOM, magnitude / 30, pixels, rng)
         return pixels
 
 

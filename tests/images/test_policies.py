@@ -83,16 +83,20 @@ def test_magnitudes_are_torchvisions(space, theirs, bins):
 
 
 class Scripted:
-    """Stands in for a Generator: answers in turn, and notes what integers are drawn below."""
+    """Stands in for a Generator: answers in turn, and notes what integers are drawn below, and around what others."""
 
     def __init__(self, *answers):
-        self.answers, self.below = list(answers), []
+        self.answers, self.below, self.normals = list(answers), [], []
 
     def integers(self, *bounds):
         self.below.append(bounds)
         return self.answers.pop(0)
 
     def random(self):
+        return self.answers.pop(0)
+
+    def normal(self, *around):
+        self.normals.append(around)
         return self.answers.pop(0)
 
     def uniform(self, low, high):
@@ -114,6 +118,10 @@ def test_randaugment_draws_operations_and_signs():
     pixels, rng = scene(20, 20), Scripted(names.index('brightness'), 0.4, names.index('identity'))
     np.testing.assert_array_equal(RandAugment()(pixels, rng), OPERATIONS['brightness'](pixels, 1 - 0.9 * 9 / 30))
     assert rng.below == [(14,), (14,)] and not rng.answers
+    some = RandAugment(magnitude=29, deviation=2.0, probability=0.5)
+    rng = Scripted(0.5, 0.49, 31.0, names.index('brightness'), 0.6)  # the first is left out, the second at most at 30
+    np.testing.assert_array_equal(some(pixels, rng), OPERATIONS['brightness'](pixels, 1.9))
+    assert not rng.answers and rng.normals == [(29, 2.0)]
     rng = Scripted(names.index('posterize'))
     np.testing.assert_array_equal(RandAugment(count=1, magnitude=30)(pixels, rng), pixels & 0xf0)
 
@@ -198,6 +206,8 @@ def test_a_section_chooses_the_policy_and_sets_it():
     ({'name': 'autoaugment', 'dataset': 'cifar'}, "unknown config.policy.dataset 'cifar'; did you mean cifar10"),
     ({'name': 'randaugment', 'count': 0}, 'config.policy.count=0 must be positive'),
     ({'name': 'randaugment', 'magnitude': 31}, 'config.policy.magnitude=31 must be in 0..30'),
+    ({'name': 'randaugment', 'deviation': -0.5}, 'config.policy.deviation=-0.5 must not be negative'),
+    ({'name': 'randaugment', 'probability': 0.0}, 'config.policy.probability=0.0 must be in (0, 1]'),
     ({'name': 'augmix', 'severity': 11}, 'config.policy.severity=11 must be in 1..10'),
     ({'name': 'augmix', 'width': 0}, 'config.policy.width=0 must be positive'),
     ({'name': 'augmix', 'depth': 0}, 'config.policy.depth=0 must be positive, or -1'),
