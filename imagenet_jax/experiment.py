@@ -127,9 +127,13 @@ class DevicePart(NamedTuple):
 
 def open_device_part(options: Options, run: Length) -> DevicePart:
     """Raises UserError."""
-    return DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
+    part = DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
                       create(ERASERS, options.erase, 'config.erase', **run._asdict()),
                       apply(Mix, options.mix, 'config.mix', **run._asdict()))
+    if chosen(options.augment).get('views', 1) > 1 and (part.mix or part.erase):
+        raise UserError('config.augment.views are of one image, to be compared: they do not go with config.mix or '
+                        'config.erase')
+    return part
 
 
 class Experiment:
@@ -206,7 +210,7 @@ class Experiment:
                             'config.eval_epochs and eval_steps are 0')
         frozen = (*options.freeze, *finetune.frozen_norms(self.model, self._augment.size, options.init_from))
         head = weights.head_names(self.model) if section.get('clip_adaptive') else ()
-        self._check_views(device_part)
+        self._check_views()
         return step.TrainStep(
             model=self.model, schedule=schedule, task=self.task, mesh=self.mesh, **device_part._asdict(),
             teacher=self._teacher(device_part.normalize),
@@ -214,14 +218,13 @@ class Experiment:
             accumulation=options.accumulation, ema_decay=options.ema_decay,
             lookahead=apply(Lookahead, options.lookahead, 'config.lookahead'), steps=planned.steps)
 
-    def _check_views(self, device_part: DevicePart) -> None:
+    def _check_views(self) -> None:
         consistency, views = self.task.consistency, self._augment.views
         if (consistency > 0) != (views > 1):
             raise UserError(f'config.loss.consistency={consistency} and config.augment.views={views} go together: '
                             'consistency is that of several views of an image, which nothing else takes')
-        if consistency and (device_part.mix or device_part.erase or chosen(self.options.distill)):
-            raise UserError('config.loss.consistency compares views of one image: it does not go with config.mix, '
-                            'config.erase or config.distill')
+        if consistency and chosen(self.options.distill):
+            raise UserError('config.loss.consistency compares views of one image: it does not go with config.distill')
 
     def _teacher(self, normalize: Normalize) -> distill.Teacher | None:
         section = chosen(self.options.distill)
