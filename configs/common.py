@@ -4,9 +4,9 @@ A recipe starts from `get_config()` and changes what it needs; the command line 
 --config.batch_size=512. A placeholder is unset until somebody sets it: then the reader's own default holds.
 What a recipe takes stands after a colon, a model of its MODELS or one of its VARIANTS: configs/resnet50.py:resnet101.
 
-On a laptop, in a minute and without data, any ImageNet recipe goes through, whole but small, with
---config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8 --config.eval_batch_size=8
---config.augment.size=64 --config.eval.size=64 --config.eval.resize=73
+On a laptop, in a minute and without data, any ImageNet recipe goes through, whole but small, with what it says of
+itself and --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
+--config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73
 --config.steps=8 --config.schedule.warmup_epochs=0 --config.optimizer.learning_rate=0.01
 """
 

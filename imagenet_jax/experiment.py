@@ -127,9 +127,13 @@ class DevicePart(NamedTuple):
 
 def open_device_part(options: Options, run: Length) -> DevicePart:
     """Raises UserError."""
-    return DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
+    part = DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
                       create(ERASERS, options.erase, 'config.erase', **run._asdict()),
                       apply(Mix, options.mix, 'config.mix', **run._asdict()))
+    if chosen(options.augment).get('views', 1) > 1 and (part.mix or part.erase):
+        raise UserError('config.augment.views are of one image, to be compared: they do not go with config.mix or '
+                        'config.erase')
+    return part
 
 
 class Experiment:
@@ -166,7 +170,7 @@ class Experiment:
         self.steps = 1 if options.dry_run else planned.steps
         self.every = self._cadences()
         device_part = open_device_part(options, planned)
-        self._check_views(device_part)
+        self._check_views()
         rate, optimizer = self._rate_and_optimizer()
         self.train_step = step.TrainStep(
             model=self.model, task=self.task, mesh=self.mesh, **device_part._asdict(), optimizer=optimizer,
@@ -194,14 +198,13 @@ class Experiment:
             raise UserError(f'config.augment.ramp_epochs={ramp.ramp_epochs} must end by epoch {last}, counted from 0, '
                             'the last that the run begins: no image would have the size that config.augment.size says')
 
-    def _check_views(self, device_part: DevicePart) -> None:
+    def _check_views(self) -> None:
         consistency, views = self.task.consistency, self._augment.views
         if (consistency > 0) != (views > 1):
             raise UserError(f'config.loss.consistency={consistency} and config.augment.views={views} go together: '
                             'consistency is that of several views of an image, which nothing else takes')
-        if consistency and (device_part.mix or device_part.erase or chosen(self.options.distill)):
-            raise UserError('config.loss.consistency compares views of one image: it does not go with config.mix, '
-                            'config.erase or config.distill')
+        if consistency and chosen(self.options.distill):
+            raise UserError('config.loss.consistency compares views of one image: it does not go with config.distill')
 
     def _cadences(self) -> Cadences:
         options, epoch = self.options, self.steps_per_epoch

@@ -75,6 +75,8 @@ def read(workdir: Path) -> dict | None:
         return None
     except ValueError as error:
         raise UserError(f'{path} is damaged ({error}); mend it, or move it away to resume unchecked') from error
+    if not isinstance(entry, dict) or not isinstance(entry.get('model', {}), dict):
+        raise UserError(f'{path} is damaged (it has no options); mend it, or move it away to resume unchecked')
     return upgrade(entry)
 
 

@@ -104,7 +104,7 @@ def carry_out(runs: Sequence[Run], slots: Sequence[Mapping[str, str]]) -> dict[R
                 if process.returncode and not caught:
                     failed[run] = _why(run, process.returncode)
                 print(f'{ended} of {len(runs)}: {run.folder}: {failed.get(run) or _result(run)}', flush=True)
-                told = _tell_left([*going, *waiting], runs, len(slots))
+                told = bool(caught) or _tell_left([*going, *waiting], runs, len(slots))
             if not told and time.monotonic() > looked + _ESTIMATE_S:
                 told, looked = _tell_left([*going, *waiting], runs, len(slots)), time.monotonic()
     if caught:

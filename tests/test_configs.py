@@ -16,7 +16,9 @@ from recipes import RECIPES, ROOT, arguments, get_config, module, pairs
 
 from configs import common
 from imagenet_jax import models, record
+from imagenet_jax.command_line.recipes import make
 from imagenet_jax.errors import UserError
+from imagenet_jax.experiment import Experiment
 from imagenet_jax.models import catalog
 from imagenet_jax.options import apply
 
@@ -28,6 +30,11 @@ TAKING = [recipe for recipe in RECIPES if arguments(recipe)]
 def flat(pair: str) -> dict[str, str]:
     config = common.get_config() if pair == 'common.py' else get_config(pair)
     return {name: repr(value) for name, value in record.flatten(config.to_dict()).items()}
+
+
+def laptop(recipe: str) -> str:
+    """What its first lines say of a laptop, up to the end of the paragraph."""
+    return module(recipe).__doc__.partition('On a laptop')[2].split('\n\n')[0]
 
 
 def differences(pair: str) -> str:
@@ -83,6 +90,15 @@ def test_recipe_opens_with_its_command(recipe):
     assert doc.split('\n\n')[1].startswith(f'python main.py --config configs/{recipe}.py --workdir ')
     for pair in re.findall(r'--config configs/(\S+)', doc):
         assert pair in PAIRS or pair == f'{recipe}.py:all'
+
+
+@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if 'configs/common.py' in laptop(recipe)])
+def test_recipe_goes_on_a_laptop_as_it_says(recipe):
+    """With the options of common.py and its own, none of its checks refuses the run."""
+    options = [option.replace('"', '') for text in (common.__doc__.partition('On a laptop')[2], laptop(recipe))
+               for option in re.findall(r'--config\.[\w.]+=(?:"[^"]*"|\S*\w)', text)]
+    experiment = Experiment(make(str(ROOT / 'configs' / f'{recipe}.py'), options))
+    assert len(experiment.train) == 64 and experiment.steps <= 24
 
 
 @pytest.mark.parametrize('recipe', RECIPES)

@@ -22,8 +22,9 @@ def test_what_is_written_is_read(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ['config.json']
 
 
-def test_a_damaged_record_is_an_error(tmp_path):
-    (tmp_path / 'config.json').write_text('{"seed":')
+@pytest.mark.parametrize('text', ['{"seed":', '[1]', '7', '{"model": 3}'])
+def test_a_damaged_record_is_an_error(text, tmp_path):
+    (tmp_path / 'config.json').write_text(text)
     with pytest.raises(UserError, match=r'config\.json is damaged .* mend it, or move it away'):
         record.check_resumable(tmp_path, {'seed': 0})
 

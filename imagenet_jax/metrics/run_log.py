@@ -70,15 +70,23 @@ class MetricWriter:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of metrics.jsonl, up to the first torn one."""
+    """The rows of metrics.jsonl, up to the first that is torn or is none."""
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
+            row = None
+        if not _is_row(row):
             log.warning('%s: dropped from its torn row %d on', path, len(rows) + 1)
             break
+        rows.append(row)
     return rows
+
+
+def _is_row(row) -> bool:
+    return (isinstance(row, dict) and isinstance(row.get('step'), int)
+            and all(value is None or isinstance(value, (int, float)) for value in row.values()))
 
 
 def _line(row: Mapping) -> str:

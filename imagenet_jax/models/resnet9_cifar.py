@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from imagenet_jax.models.blocks import classify
 from imagenet_jax.models.layers import ConvNorm, Layers
-from imagenet_jax.models.network import NormedResidualNetwork
+from imagenet_jax.models.network import ResidualNetwork
 
 # The logits of a network with few layers and wide ones start too large for a high rate; as its author has it.
 _LOGIT_SCALE = 0.125
@@ -25,14 +25,15 @@ class _Stage(nn.Module):
         x = self.layers.max_pool(conv(name='enter')(x), 2, 2, 0)
         if not self.residual:
             return x
-        branch = conv(name='conv2', ends_branch=True)(conv(name='conv1')(x))
+        branch = conv(name='conv2')(conv(name='conv1', drops=True)(x))
         return self.layers.join(x, branch)
 
 
-class ResNet9(NormedResidualNetwork):
+class ResNet9(ResidualNetwork):
     """A convolution, three stages of widths 128, 256 and 512, the first and last with a block; max-pool, classifier.
 
-    The activation stands inside the branch of a block, before the sum. For 32 pixels, or more.
+    The activation stands inside the branch of a block, before the sum, so that no branch may start at 0, where its
+    gradient would be 0 as well. For 32 pixels, or more.
     """
     num_classes: int = 10
 

@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,9 @@ import optax
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.optim.paths import kernels, matches, matching, refuse_idle
+
+# Of what multiplies, so that finite gradients and parameters give finite directions.
+LARGEST = 1e6
 
 # The parts of an optimizer by name. A name never changes: it is that of the part's arrays in a checkpoint.
 Parts = list[tuple[str, optax.GradientTransformation]]
@@ -45,7 +47,8 @@ class Optimizer(abc.ABC):
     head: tuple[str, ...] = ()
 
     def __post_init__(self):
-        self._require(lambda value: value >= 0, 'not be negative', 'weight_decay', 'clip_norm', 'clip_adaptive')
+        self._require(lambda value: 0 <= value <= LARGEST, f'be in 0..{LARGEST:g}', 'weight_decay', 'clip_norm',
+                      'clip_adaptive')
         for pair in self.rate_factors:
             _check_factor(pair)
 
@@ -58,7 +61,7 @@ class Optimizer(abc.ABC):
         self._require(lambda value: 0 <= value < 1, 'be in [0, 1)', *names)
 
     def _require_positive(self, *names: str) -> None:
-        self._require(lambda value: value > 0, 'be above 0', *names)
+        self._require(lambda value: 0 < value <= LARGEST, f'be above 0 and at most {LARGEST:g}', *names)
 
     @abc.abstractmethod
     def _parts(self) -> Parts:
@@ -130,7 +133,7 @@ class Optimizer(abc.ABC):
 def _check_factor(pair) -> None:
     try:
         pattern, factor = pair
-        if isinstance(pattern, str) and not isinstance(factor, bool) and 0 <= factor < math.inf:
+        if isinstance(pattern, str) and not isinstance(factor, bool) and 0 <= factor <= LARGEST:
             return
     except (TypeError, ValueError):
         pass

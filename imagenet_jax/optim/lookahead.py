@@ -22,6 +22,8 @@ class Lookahead:
             raise UserError(f'config.lookahead.steps={self.steps} must not be negative')
         if not 0 < self.alpha <= 1:
             raise UserError(f'config.lookahead.alpha={self.alpha} must be in (0, 1]')
+        if self.alpha != 0.5 and not self.steps:
+            raise UserError(f'config.lookahead.alpha={self.alpha} is read where config.lookahead.steps is not 0')
 
     def __call__(self, slow, params, updates: jax.Array) -> tuple[Any, Any]:
         """(slow weights, weights) after so many updates."""

@@ -94,13 +94,13 @@ def read(path: Path) -> RunFolder:
         return RunFolder(path, {}, [], first_line(error))
     if entry is None:
         return RunFolder(path, {}, [], 'no config.json')
-    if not isinstance(entry, dict) or not {'model', 'epochs', 'run'} <= entry.keys():
+    if not {'model', 'epochs', 'run'} <= entry.keys() or not isinstance(entry['run'], dict):
         return RunFolder(path, {}, [], "config.json is no run's: it may be an import's")
     try:
         rows = read_rows(path / 'metrics.jsonl')
-    except (ValueError, OSError) as error:
+    except OSError as error:
         return RunFolder(path, {}, [], f'metrics.jsonl cannot be read: {first_line(error)}')
-    return RunFolder(path, entry, [row for row in rows if isinstance(row, dict) and 'step' in row])
+    return RunFolder(path, entry, rows)
 
 
 def find(root: Path) -> list[Path]:

@@ -132,6 +132,15 @@ def test_preview_shows_every_view(tmp_path, monkeypatch):
         shown.clear()
 
 
+@pytest.mark.parametrize(('section', 'options'), [('mix', {'cutmix': 1.0}), ('erase', {'name': 'random'})])
+def test_preview_refuses_views_as_training_does(section, options, tmp_path):
+    config = digits.get_config()
+    config.augment.views = 3
+    config[section].update(options)
+    with pytest.raises(UserError, match=r'config\.augment\.views .* do not go with config\.mix or config\.erase'):
+        drawn(config, tmp_path / 'seen.png')
+
+
 def test_preview_shows_what_is_erased_and_what_is_off(tmp_path, monkeypatch):
     """Erased at step 2, and no longer mixed."""
     monkeypatch.setattr(recipes, 'name', lambda: 'digits')

@@ -82,10 +82,12 @@ def test_seconds_are_of_all_starts_without_what_is_made_again(tmp_path, board, c
     assert [row.get('seconds') for row in lines(tmp_path)] == [10, 20.1, 30.1, 40.2]
 
 
-def test_from_a_torn_row_on_nothing_is_read(tmp_path, caplog):
+@pytest.mark.parametrize('torn', [b'{"step": 2, "lo', b'\xff\xfe', b'\0\0\0\0', b'5', b'{"step": "2"}', b'{"loss": 1}',
+                                  b'{"step": 2, "eval/top1": "0.5"}'])
+def test_from_a_torn_row_on_nothing_is_read(torn, tmp_path, caplog):
     path = tmp_path / 'metrics.jsonl'
     assert read_rows(path) == []
-    path.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
+    path.write_bytes(b'{"step": 1}\n' + torn + b'\n{"step": 3}\n')
     assert read_rows(path) == [{'step': 1}] and f'{path}: dropped from its torn row 2 on' in caplog.text
 
 

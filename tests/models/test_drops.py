@@ -28,6 +28,7 @@ PLACES = {
     'resnest50d': (16, range(16), 7, 'bn0'), 'oct_resnet50': (16, range(16), 7, '(bn_l|bn_h)'),
     'oct_resnet50v2': (16, range(16), 7, 'norm3_[hl]'),
     'regnety_002': (13, range(13), 2, 'conv2/bn'), 'resnet20_cifar': (9, range(9), 3, 'bn1'),
+    'resnet9_cifar': (2, range(2), 0, 'conv1/bn'),
     'mobilenet_v2': (17, (2, 4, 5, 7, 8, 9, 11, 12, 14, 15), 6, 'conv/1/1'),
     'mobilenet_v3_small': (11, (2, 4, 5, 7, 9, 10), 3, 'block/1/1'),
     'ghostnet_100': (16, range(16), 5, '(ghost1|bn_dw)')}

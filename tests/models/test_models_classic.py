@@ -120,8 +120,8 @@ def test_dropout_of_hidden_layers(first):
 
 
 @pytest.mark.parametrize(('name', 'option'), [
-    ('alexnet', 'groups'), ('alexnet', 'batch_norm'), ('vgg16', 'zero_gamma'), ('resnet50', 'groups'),
-    ('resnext50_32x4d', 'group_width'), ('resnet50v2', 'block'), ('resnet50v2', 'zero_gamma')])
+    ('alexnet', 'groups'), ('alexnet', 'batch_norm'), ('vgg16', 'zero_gamma'), ('resnet9_cifar', 'zero_gamma'),
+    ('resnet50', 'groups'), ('resnext50_32x4d', 'group_width'), ('resnet50v2', 'block'), ('resnet50v2', 'zero_gamma')])
 def test_what_defines_a_model_is_no_option(name, option):
     with pytest.raises(UserError, match=rf'model\.{option}.*(, not by {name}|: nothing reads)'):
         models.create(name, **{option: 1})

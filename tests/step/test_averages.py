@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fixtures_step import Run, Tiny, assert_trees_close, assert_trees_equal, batch
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.optim import Lookahead
 from imagenet_jax.schedules import Plateau
 
@@ -86,3 +87,9 @@ def test_lookahead_by_hand():
         assert_trees_close(run.host().params, expected, rtol=1e-5, atol=1e-6)
         assert_trees_close(run.host().slow, slow, rtol=1e-5, atol=1e-6)
     assert updates == run.state.updates == 5
+
+
+def test_lookahead_refuses_a_way_that_is_never_gone():
+    Lookahead(alpha=0.5), Lookahead(steps=5, alpha=0.8)
+    with pytest.raises(UserError, match=r'config\.lookahead\.alpha=0\.8 is read where config\.lookahead\.steps'):
+        Lookahead(alpha=0.8)

@@ -45,7 +45,7 @@ def test_a_step_that_is_not_finite_updates_nothing(dtype, accumulation):
 
 
 def test_an_update_alone_is_not_finite():
-    """Loss and gradients are finite, what they would make of the parameters is not."""
+    """Loss and gradients are finite, what the rate makes of them is not."""
     run = Run(Tiny(), ema_decay=0.9, rate=lambda updates: jnp.where(updates == 1, 1e38, 0.1) * 100)
     run.step(batch(seed=0))
     before = run.host()
