@@ -12,7 +12,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.optim.paths import kernels, matches, matching, refuse_idle
 
 # Of what multiplies, so that finite gradients and parameters give finite directions.
-LARGEST = 1e6
+LARGEST = 1_000_000
 
 # The parts of an optimizer by name. A name never changes: it is that of the part's arrays in a checkpoint.
 Parts = list[tuple[str, optax.GradientTransformation]]
@@ -47,7 +47,7 @@ class Optimizer(abc.ABC):
     head: tuple[str, ...] = ()
 
     def __post_init__(self):
-        self._require(lambda value: 0 <= value <= LARGEST, f'be in 0..{LARGEST:g}', 'weight_decay', 'clip_norm',
+        self._require(lambda value: 0 <= value <= LARGEST, f'be in 0..{LARGEST}', 'weight_decay', 'clip_norm',
                       'clip_adaptive')
         for pair in self.rate_factors:
             _check_factor(pair)
@@ -61,7 +61,7 @@ class Optimizer(abc.ABC):
         self._require(lambda value: 0 <= value < 1, 'be in [0, 1)', *names)
 
     def _require_positive(self, *names: str) -> None:
-        self._require(lambda value: 0 < value <= LARGEST, f'be above 0 and at most {LARGEST:g}', *names)
+        self._require(lambda value: 0 < value <= LARGEST, f'be above 0 and at most {LARGEST}', *names)
 
     @abc.abstractmethod
     def _parts(self) -> Parts:
