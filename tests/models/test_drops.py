@@ -175,7 +175,8 @@ def test_gradient_where_nothing_is_kept():
 # --- with the rest of a model
 
 
-@pytest.mark.parametrize('kind', ['bottleneck, grouped', 'v2 basic', 'octave', 'inverted v3', 'ghost'])
+@pytest.mark.parametrize('kind', ['bottleneck, grouped', 'v2 basic', pytest.param('octave', marks=pytest.mark.slow),
+                                  'inverted v3', 'ghost'])
 def test_block_with_remat(kind):
     """The same masks, backwards too; finite gradients."""
     x = jnp.sin(jnp.arange(4.0 * 6 * 6 * 8)).reshape(4, 6, 6, 8)
@@ -234,7 +235,8 @@ def test_train_step_on_two_devices():
     assert np.isfinite(run.step(batch())['loss'])
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'resnet18v2', 'oct_resnet50', 'regnetx_002'])
+@pytest.mark.parametrize('name', ['resnet18', 'resnet18v2', *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ('oct_resnet50', 'regnetx_002'))])
 def test_off_and_in_evaluation_nothing_changes(name):
     on = {'drop_path': 0.3, 'drop_block': 0.3}
     evaluated, variables = program(name)

@@ -139,7 +139,7 @@ CASES = (
       for name in ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d', 'resnext101_32x8d',
                    'wide_resnet50_2')),
     residual('resnet50', resnet_v1, stride_in_1x1=True),
-    residual('resnet18d', partial(blurred_d, 'resnet18d'), slow=False, size=75, antialias=True),
+    residual('resnet18d', partial(blurred_d, 'resnet18d'), size=75, antialias=True),
     residual('resnet18', partial(blurred, 'resnetblur18'), size=75, antialias=True),
     residual('resnet50', partial(blurred, 'resnetblur50'), antialias=True),
     residual('resnet50d', partial(blurred, 'resnetblur50d', shortcuts=False), antialias=True),
@@ -148,7 +148,7 @@ CASES = (
     *(residual(name, partial(timm_model, name), size=75) for name in (
         'resnet18d', 'resnet34d', 'resnet50d', 'resnet101d', 'resnet152d')),
     residual('resnet50', partial(torchvision, 'resnet50'), size=224),
-    *(residual(name, partial(timm_model, name), slow=name == 'seresnet101')
+    *(residual(name, partial(timm_model, name), slow=name != 'seresnet18')
       for name in ('seresnet18', 'seresnet34', 'seresnet50', 'seresnet101')),
     *(resnet_v2(name, slow='18' not in name) for name in (
         'resnet18v2', 'resnet34v2', 'resnet50v2', 'resnet101v2', 'resnet152v2')),

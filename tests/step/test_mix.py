@@ -56,7 +56,8 @@ def test_erased_then_mixed_by_hand(monkeypatch):
     assert run.train_step.compiled._cache_size() == 1
 
 
-@pytest.mark.parametrize('options', [{'devices': 8}, {'devices': 2, 'accumulation': 2}])
+@pytest.mark.parametrize('options', [{'devices': 2, 'accumulation': 2}, pytest.param(
+    {'devices': 8}, marks=pytest.mark.slow)])
 def test_pairs_do_not_depend_on_devices_or_parts(options):
     one, other = Run(Tiny(norm='none'), mix=Mix(0.4)), Run(Tiny(norm='none'), mix=Mix(0.4), **options)
     for seed in range(2):
