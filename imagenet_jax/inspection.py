@@ -4,7 +4,6 @@ import collections
 import hashlib
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.decode import FORMATS, DecodeError, decode
 from imagenet_jax.sources import Source
+from imagenet_jax.workers import cores
 
 # Images a thread takes at once: enough that handing over costs nothing, few enough that all threads end together.
 _CHUNK = 16
@@ -194,7 +194,7 @@ def _moments(count: int, sums: np.ndarray) -> dict:
 def _in_order(work: Callable[[int], object], indices: Sequence[int], workers: int, what: str) -> Iterator:
     """work(index) of every index, in order, by threads: decoding and hashing leave the interpreter lock."""
     parts = (indices[start:start + _CHUNK] for start in range(0, len(indices), _CHUNK))
-    workers = workers or os.cpu_count()
+    workers = workers or cores()
     pool = ThreadPoolExecutor(workers)
 
     def submit(count):

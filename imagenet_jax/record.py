@@ -4,11 +4,14 @@ What runs of earlier versions wrote is read too: `upgrade` makes today's form of
 checkpoints' arrays.
 """
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,35 @@ def make_folder(workdir: Path) -> Path:
     if not os.access(workdir, os.W_OK):
         raise UserError(f'cannot write into the workdir {workdir}')
     return workdir
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """While entered, no other process trains in a run's folder.
+
+    The kernel lets go of the lock with the process that holds it, however that ends. On a network disk it holds between
+    hosts where the disk passes locks on (NFS, Lustre mounted with flock, CephFS); one that has none is told of.
+
+    Raises:
+      UserError: another process does; says which.
+    """
+    path = workdir / '.lock'
+    # Not 'w': the owner's name would be gone before it is known whether there is one.
+    with path.open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or 'which one is not told'
+            raise UserError(f'another process trains in {workdir}: {owner}; give each run a --workdir of its own, or '
+                            'end that one first') from None
+        except OSError as error:
+            log.warning('%s cannot be locked (%s): nothing keeps a second process from training in it', workdir,
+                        error.strerror)
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+        file.flush()
+        yield
 
 
 def write(workdir: Path, record: dict) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from imagenet_jax import record, runtime
 from imagenet_jax.checkpoint import Checkpoints
-from imagenet_jax.errors import Stopped, UserError
+from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
 from imagenet_jax.metrics.pictures import confusion_image, image_grid
 from imagenet_jax.metrics.progress import Meter, Progress
@@ -34,22 +34,25 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
       UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
       Stopped: a signal came, and the run is saved.
     """
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(runtime.StopSignal())
-        experiment = Experiment(config)
-        if config.dry_run:
-            workdir = stack.enter_context(tempfile.TemporaryDirectory())
-        workdir = record.make_folder(Path(workdir))
-        entry = {**config.to_dict(), 'run': experiment.record()}
-        record.check_resumable(workdir, entry)
-        checkpoints = Checkpoints(workdir)
-        stack.callback(checkpoints.close)
-        restored = checkpoints.restore(experiment.abstract_state())
-        state = restored or experiment.initial_state()
-        writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
-        row = _loop(experiment, state, checkpoints, writer, stop, stack)
-    if writer and not config.dry_run:  # now that every save is whole
-        record.finish(workdir, entry)
+    with contextlib.ExitStack() as folder:
+        with contextlib.ExitStack() as stack:
+            stop = stack.enter_context(runtime.StopSignal())
+            experiment = Experiment(config)
+            if config.dry_run:
+                workdir = folder.enter_context(tempfile.TemporaryDirectory())
+            workdir = record.make_folder(Path(workdir))
+            if not jax.process_index():
+                folder.enter_context(record.locked(workdir))
+            entry = {**config.to_dict(), 'run': experiment.record()}
+            record.check_resumable(workdir, entry)
+            checkpoints = Checkpoints(workdir)
+            stack.callback(checkpoints.close)
+            restored = checkpoints.restore(experiment.abstract_state())
+            state = restored or experiment.initial_state()
+            writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
+            row = _loop(experiment, state, checkpoints, writer, stop, stack)
+        if writer and not config.dry_run:  # now that every save is whole
+            record.finish(workdir, entry)
     return row
 
 
@@ -132,8 +135,8 @@ def _describe_start(experiment, state, batch, writer, at) -> None:
     try:
         from clu import parameter_overview
         log.info('parameters:\n%s', parameter_overview.get_parameter_overview(state.params, include_stats=False))
-    except ImportError as error:
-        log.warning('no parameter overview: %s', error)
+    except Exception as error:  # as of the run log
+        log.warning('no parameter overview: %s: %s', type(error).__name__, first_line(error))
     images = np.asarray(batch['image'].addressable_data(0)[:16])
     writer.write_image(at, 'train/images', image_grid(images))
     log.info('%d steps of %d images on %d x %s; compiling the train step, which may take minutes the first time',

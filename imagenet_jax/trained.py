@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
 from imagenet_jax.task import TASKS, Task
+from imagenet_jax.workers import cores
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterato
         trained.model.apply(variables, trained.normalize(images), train=False)))
     variables = jax.device_put(trained.variables)
     batch = np.zeros((batch_size, trained.view.size, trained.view.size, 3), np.uint8)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), batch_size):
             part = files[start:start + batch_size]
             seen = list(pool.map(lambda file: _see(trained.view, file), part))

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import resource_tracker
+from pathlib import Path
 
 import numpy as np
 
@@ -20,19 +22,55 @@ from imagenet_jax.errors import UserError
 
 # Batches under construction ahead of the one in use, per process or per worker.
 _AHEAD = 2
+# Where Linux lists the control groups of a process.
+_GROUPS_OF_THIS = Path('/proc/self/cgroup')
 # Images that a thread takes at a time: handing one over costs about as much as cropping pixels that need no decoding.
 _ROWS = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """Who decodes: `processes` workers, or where 0 this process's `threads` (0: one a core)."""
+    """Who decodes: `processes` workers, or where 0 this process's `threads` (0: one for each of `cores`)."""
     processes: int = 0
     threads: int = 0
 
     def __post_init__(self):
         if self.processes < 0 or self.threads < 0:
             raise UserError(f'data.processes {self.processes} and data.threads {self.threads} must not be negative')
+
+
+def cores(groups: Path = Path('/sys/fs/cgroup')) -> int:
+    """CPUs that this process may keep busy, 1 at least: not the machine's, but those of its affinity, and no more than
+    the quotas of its control groups, as a container or a scheduler sets them, rounded up.
+
+    `groups`: where Linux shows control groups, of either version.
+    """
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return max(1, min([mine, *map(math.ceil, _quotas(groups))]))
+
+
+def _quotas(groups: Path) -> Iterator[float]:
+    """In CPUs, of this process's control groups and of those that they lie in."""
+    try:
+        lines = _GROUPS_OF_THIS.read_text().splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(':', 2) for line in lines):
+        if controllers and 'cpu' not in controllers.split(','):
+            continue
+        root = groups / controllers if controllers else groups
+        for group in (root / path.lstrip('/'), *(root / path.lstrip('/')).parents):
+            try:
+                if controllers:
+                    quota, period = ((group / f'cpu.cfs_{name}_us').read_text() for name in ('quota', 'period'))
+                else:
+                    quota, period = (group / 'cpu.max').read_text().split()
+                if quota.strip() not in ('max', '-1'):
+                    yield int(quota) / int(period)
+            except (OSError, ValueError):
+                pass  # the root has no quota, and a container does not see what lies above it
+            if group == root:
+                break
 
 
 def load(samples: Sequence[dict], size: int, start: int, stop: int | None, workers: Workers) -> Iterator[dict]:
@@ -48,7 +86,7 @@ def load(samples: Sequence[dict], size: int, start: int, stop: int | None, worke
     """
     if workers.processes:
         return _from_processes(samples, size, start, stop, workers.processes)
-    return _from_threads(samples, size, start, stop, workers.threads or os.cpu_count())
+    return _from_threads(samples, size, start, stop, workers.threads or cores())
 
 
 def _in_order(begin: Callable, finish: Callable, start: int, stop: int | None, ahead: int) -> Iterator[dict]:

@@ -2,8 +2,12 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
+from runs import ROOT
 
 from configs import common
 from imagenet_jax import record
@@ -20,6 +24,21 @@ def test_what_is_written_is_read(tmp_path):
         record.write(tmp_path, entry)
         assert record.read(tmp_path) == entry
         assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+def test_a_folder_is_locked_for_as_long_as_its_owner_lives(tmp_path):
+    program = ('import pathlib, sys, time; from imagenet_jax import record\n'
+               'with record.locked(pathlib.Path(sys.argv[1])): print("locked", flush=True); time.sleep(60)')
+    with subprocess.Popen([sys.executable, '-c', program, str(tmp_path)], stdout=subprocess.PIPE, cwd=ROOT) as owner:
+        assert owner.stdout.readline() == b'locked\n'
+        for _ in range(2):  # a refusal takes nothing from the owner
+            with pytest.raises(UserError, match=rf'^another process trains in .*: process {owner.pid} on \S+; give '):
+                record.locked(tmp_path).__enter__()
+        owner.kill()
+    with record.locked(tmp_path):
+        assert (tmp_path / '.lock').read_text().startswith(f'process {os.getpid()} on ')
+    with record.locked(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize('text', ['{"seed":', '[1]', '7', '{"model": 3}'])

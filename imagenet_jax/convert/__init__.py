@@ -21,7 +21,7 @@ from imagenet_jax.convert.plan import Encoding, Plan
 from imagenet_jax.convert.shards import make_shard, move, remove_abandoned, write
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import array_record
-from imagenet_jax.workers import Process
+from imagenet_jax.workers import Process, cores
 
 __all__ = ['Encoding', 'Plan', 'convert']
 
@@ -111,7 +111,7 @@ def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
     """Makes shards in worker processes."""
     finished_before = (json.loads(plan.report(n).read_text()) for n in range(plan.count) if plan.is_finished(n))
     skipped = [entry for report in finished_before for entry in report['skipped']]
-    images, workers = sum(len(plan.indices(n)) for n in todo), min(workers or os.cpu_count(), len(todo))
+    images, workers = sum(len(plan.indices(n)) for n in todo), min(workers or cores(), len(todo))
     todo = iter(todo)
     done = multiprocessing.get_context('spawn').RawArray('q', workers)  # one each: no lock that a worker could die with
     busy = {}

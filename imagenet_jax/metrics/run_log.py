@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from imagenet_jax.errors import first_line
+
 log = logging.getLogger(__name__)
 
 
@@ -95,14 +97,14 @@ def _line(row: Mapping) -> str:
 
 
 def _board(workdir: Path):
-    """clu's TensorBoard writer; None, with one warning, where TensorFlow is missing."""
+    """clu's TensorBoard writer; None, with one warning, where TensorFlow is missing or does not work."""
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # and its notice
     try:
         from clu import metric_writers  # imports TensorFlow: seconds that only the writing process pays
-    except ImportError as error:
-        log.warning('no TensorBoard event files, metrics.jsonl alone: %s', error)
+        import tensorflow as tf  # isort: skip
+        tf.config.set_visible_devices([], 'GPU')  # a GPU build would take the memory that JAX needs
+    except Exception as error:  # an installation that does not fit raises anything
+        log.warning('no TensorBoard event files, metrics.jsonl alone: %s: %s', type(error).__name__, first_line(error))
         return None
-    import tensorflow as tf
-    tf.config.set_visible_devices([], 'GPU')  # a GPU build would take the memory that JAX needs
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))

@@ -102,8 +102,25 @@ def test_pictures_and_the_config_are_for_the_board(tmp_path, board):
     assert values == {'seed': 0, 'message': 'why', 'mean': '(0.5, 0.5)'}
 
 
-def test_without_tensorflow_the_log_goes_on(tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, 'clu', None)
+class Raising:
+    """A finder of modules, in whose place clu's writers cannot be imported."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def find_spec(self, name, path, target=None):
+        if name == 'clu.metric_writers':
+            raise self.error
+
+
+@pytest.mark.parametrize('error', [None, TypeError('Descriptors cannot be created directly.'), AttributeError('x'),
+                                   OSError('libcudart.so: cannot open')], ids=str)
+def test_without_a_tensorflow_that_works_the_log_goes_on(error, tmp_path, monkeypatch, caplog):
+    if error:
+        monkeypatch.delitem(sys.modules, 'clu.metric_writers', raising=False)
+        monkeypatch.setattr(sys, 'meta_path', [Raising(error), *sys.meta_path])
+    else:
+        monkeypatch.setitem(sys.modules, 'clu', None)
     writer = MetricWriter(tmp_path, None)
     writer.write(1, {'loss': 1.0})
     writer.write_image(1, 'train/images', np.zeros((2, 3, 3), np.uint8))
