@@ -2,18 +2,16 @@
 
 import collections
 import hashlib
-import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.decode import FORMATS, DecodeError, decode
+from imagenet_jax.images.decode import DecodeError, decode, with_pillow
 from imagenet_jax.sources import Source
 from imagenet_jax.workers import cores
 
@@ -83,7 +81,7 @@ def _kind(image: bytes | np.ndarray) -> str:
     if isinstance(image, np.ndarray):
         return 'pixels grey' if image.shape[2] == 1 else 'pixels RGB'
     try:
-        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+        with with_pillow(image) as opened:
             return f'{opened.format} {"grey" if opened.mode == "L" else opened.mode}'
     except Exception:  # the JPEG decoder takes headers that Pillow does not
         return 'other'

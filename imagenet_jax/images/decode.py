@@ -4,15 +4,18 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from imagenet_jax.images import jpeg
 
 # A header may claim any size, and memory is taken before the first pixel is read. This is Pillow's own limit.
 MAX_PIXELS = 89_478_485
 
-# What Pillow may read. Not all it could: it hands EPS to another program.
-FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'PPM', 'TIFF', 'WEBP', 'JPEG2000')
+# What Pillow may read. Not all it could: it hands EPS to another program. AVIF it has from 11.3 on, mostly.
+FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'DIB', 'PPM', 'TIFF', 'WEBP', 'JPEG2000',
+           *(('AVIF',) if features.check('avif') else ()))
+# Chunks of a PNG that change no pixel here. Pillow reads them all the same, and refuses an image for a long one.
+_PNG_NOTES = (b'tEXt', b'zTXt', b'iTXt', b'iCCP', b'eXIf')
 
 
 class DecodeError(Exception):
@@ -29,10 +32,11 @@ def decode(image: bytes | np.ndarray, shrink: int = 1, rows: int | None = None) 
 
     Returns:
       uint8 RGB pixels of shape (height, width, 3). 16-bit grey keeps its upper byte, alpha is dropped, palettes and
-      CMYK are converted, EXIF rotation is ignored.
+      CMYK are converted, EXIF rotation and a PNG's colour profile are ignored.
 
     Raises:
-      DecodeError: truncated, unrecognised, or more than MAX_PIXELS pixels.
+      DecodeError: truncated, unrecognised, more than MAX_PIXELS pixels, or pixels that no scale is known of: floats,
+        signed ones and those of 32 bits.
     """
     if isinstance(image, np.ndarray):
         return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
@@ -79,7 +83,7 @@ def _claimed_size(image: bytes) -> tuple[int, int]:
     try:
         if image[:2] == b'\xff\xd8':
             return simplejpeg.decode_jpeg_header(image, strict=False)[:2]
-        with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+        with with_pillow(image) as opened:
             return opened.height, opened.width
     except Exception as error:
         raise DecodeError(f'{type(error).__name__}: {error}') from error
@@ -132,9 +136,30 @@ def _claim_rows(image: bytes, rows: int) -> bytearray | None:
 
 
 def _decode_with_pillow(image: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
+    with with_pillow(image) as opened:
         _refuse_bomb(opened.height, opened.width)
+        if opened.mode == 'F' or (opened.mode == 'I' and opened.format not in ('PNG', 'PPM')):
+            kind = 'floats' if opened.mode == 'F' else 'signed, or of 32 bits'
+            raise DecodeError(f'its pixels are {kind}, which no scale is known of: convert them to 8 or 16 bits')
         if opened.mode.startswith('I'):  # 16-bit grey, which Pillow's own conversion would clip to white
             grey = (np.asarray(opened).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
             return np.repeat(grey[..., None], 3, axis=2)
         return np.asarray(opened.convert('RGB'))
+
+
+def with_pillow(image: bytes) -> Image.Image:
+    """Opened, in any of FORMATS; whatever Pillow raises."""
+    return Image.open(io.BytesIO(_without_notes(image)), formats=FORMATS)
+
+
+def _without_notes(image: bytes) -> bytes:
+    """A PNG without the chunks of _PNG_NOTES; any other bytes as they are."""
+    if image[:8] != b'\x89PNG\r\n\x1a\n':
+        return image
+    kept, at = [image[:8]], 8
+    while at < len(image):
+        end = at + 12 + int.from_bytes(image[at:at + 4])
+        if image[at + 4:at + 8] not in _PNG_NOTES:
+            kept.append(image[at:end])
+        at = end
+    return b''.join(kept)

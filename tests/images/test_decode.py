@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures_images import difference, encode, flip_bit, jpeg, jpeg_claiming, png_claiming, scene, with_pillow
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from imagenet_jax.images.crops import RandomResized
-from imagenet_jax.images.decode import DecodeError, decode, decode_box, image_size
+from imagenet_jax.images.decode import FORMATS, DecodeError, decode, decode_box, image_size
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
+from imagenet_jax.sources.folder import EXTENSIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +45,45 @@ def test_16_bit_grey_png_keeps_its_upper_byte():
     grey = np.arange(0, 65536, 997, dtype=np.uint16)[:60].reshape(6, 10)
     pixels = decode(encode(grey, 'PNG'))
     np.testing.assert_array_equal(pixels, np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+def test_16_bit_grey_pgm_and_tiff_keep_it_too():
+    grey = np.arange(0, 65536, 997, dtype=np.uint16)[:60].reshape(6, 10)
+    expected = np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    np.testing.assert_array_equal(decode(encode(grey, 'TIFF')), expected)
+    np.testing.assert_array_equal(decode(b'P5 10 6 65535\n' + grey.astype('>u2').tobytes()), expected)
+
+
+@pytest.mark.parametrize(('pixels', 'kind'), [
+    (np.linspace(0, 1, 60, dtype=np.float32), 'floats'), (np.linspace(0, 255, 60, dtype=np.float32), 'floats'),
+    (np.arange(60, dtype=np.int32), 'signed, or of 32 bits'),
+    (np.arange(60, dtype=np.int32) << 24, 'signed, or of 32 bits')])
+def test_pixels_of_no_known_scale_are_refused(pixels, kind):
+    with pytest.raises(DecodeError, match=f'pixels are {kind}.*convert them to 8 or 16 bits'):
+        decode(encode(pixels.reshape(6, 10), 'TIFF'))
+
+
+@pytest.mark.parametrize('notes', ['zTXt', 'iTXt', 'tEXt', 'iCCP'])
+def test_notes_of_any_size_cost_no_png(notes):
+    pixels, info = scene(9, 7), PngImagePlugin.PngInfo()
+    if notes == 'iTXt':
+        info.add_itxt('note', 'x' * 2_000_000, zip=True)
+    elif notes != 'iCCP':
+        info.add_text('note', 'x' * 2_000_000, zip=notes == 'zTXt')
+    profile = {'icc_profile': bytes(2_000_000)} if notes == 'iCCP' else {}
+    data = encode(Image.fromarray(pixels), 'PNG', pnginfo=info, **profile)
+    assert notes.encode() in data
+    np.testing.assert_array_equal(decode(data), pixels)
+    assert image_size(data) == (9, 7)
+    for cut in (40, len(data) - 60):
+        with pytest.raises(DecodeError):
+            decode(data[:cut])
+
+
+def test_endings_are_pillows():
+    """Those of what may be read; an MPO of a camera is a JPEG first of all. AVIF's may be there without a reader."""
+    known = {ending for ending, of in Image.registered_extensions().items() if of in (*FORMATS, 'MPO')}
+    assert set(EXTENSIONS) == known | {'.avif', '.avifs'}
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])
