@@ -1,12 +1,13 @@
 """What is saved, which saves are kept, and how a damaged one is passed over.
 
     <run>/checkpoints/<step>/state       the TrainState, or variables alone, in Orbax's standard layout
-    <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it
+    <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it, and a CRC-32 of that list
     <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
 import contextlib
+import json
 import logging
 import shutil
 import warnings
@@ -34,6 +35,7 @@ from imagenet_jax.state import TrainState
 log = logging.getLogger(__name__)
 
 _ITEMS = ('state', 'contents', 'evaluation')
+_SEAL = 'crc32'  # in `contents`, beside the names of arrays: of the list itself
 # Part of the state -> the options that decide which arrays it has.
 _DECIDES = {'params': 'model', 'batch_stats': 'model', 'opt_state': 'optimizer', 'ema': 'ema_decay',
             'slow': 'lookahead.steps'}
@@ -81,7 +83,7 @@ class Checkpoints:
         if score is not None:
             self._score_of[step] = score
         self._manager.save(step, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_contents(state)),
+            state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_sealed(_contents(state))),
             evaluation=ocp.args.JsonSave({'score': score})))
 
     def restore(self, like: TrainState) -> TrainState | None:
@@ -101,7 +103,7 @@ class Checkpoints:
         return state
 
     def _load(self, step: int, like: TrainState) -> TrainState:
-        contents = _restore(self._manager, step, contents=ocp.args.JsonRestore())
+        contents = _read_contents(self._manager, step)
         if 'updates' not in contents:
             return self._load_earlier(step, like, contents)
         _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
@@ -197,7 +199,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _load_variables(manager, step, ema) -> dict:
-    contents = _restore(manager, step, contents=ocp.args.JsonRestore())
+    contents = _read_contents(manager, step)
     root = ('ema',) if ema else ()
     prefixes = tuple('/'.join([*root, collection, '']) for collection in ('params', 'batch_stats'))
     shapes = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype, _) in contents.items()
@@ -259,6 +261,22 @@ def _contents(state) -> dict[str, list]:
         local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
         layout[name].append(zlib.crc32(np.ascontiguousarray(local)))
     return layout
+
+
+def _sealed(contents: dict[str, list]) -> dict:
+    return contents | {_SEAL: zlib.crc32(json.dumps(contents, sort_keys=True).encode())}
+
+
+def _read_contents(manager, step) -> dict[str, list]:
+    """As `_contents` made them. Raises ValueError where they are not as they were saved; of lists that were saved
+    without a checksum that cannot be told."""
+    contents = _restore(manager, step, contents=ocp.args.JsonRestore())
+    if all(isinstance(value, list) for value in contents.values()):
+        return contents
+    names = {name: value for name, value in contents.items() if name != _SEAL}
+    if contents != _sealed(names):
+        raise ValueError('its list of arrays is not as it was saved')
+    return names
 
 
 def _refuse_changed(state, contents) -> None:

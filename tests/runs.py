@@ -75,4 +75,5 @@ def saved(workdir: Path) -> list[int]:
 
 def contents(workdir: Path, step: int) -> dict:
     """Array name -> [shape, dtype, CRC-32] of a checkpoint."""
-    return json.loads((workdir / 'checkpoints' / str(step) / 'contents' / 'metadata').read_text())
+    listed = json.loads((workdir / 'checkpoints' / str(step) / 'contents' / 'metadata').read_text())
+    return {name: value for name, value in listed.items() if name != 'crc32'}

@@ -105,7 +105,23 @@ def truncate_contents(folder):
     truncate(folder / 'contents')
 
 
-@pytest.mark.parametrize('damage', [truncate, remove, flip_in_arrays, swap_arrays, truncate_contents])
+def change_contents(what, into):
+    def change(folder):
+        path = folder / 'contents' / 'metadata'
+        text = path.read_text()
+        assert what in text
+        path.write_text(text.replace(what, into, 1))
+    return change
+
+
+# A byte of the list of arrays: of a shape, a dtype, a checksum, a name, and of the list's own checksum and its name.
+CHANGED_CONTENTS = [change_contents(*pair) for pair in (
+    ('[[', '[[1'), ('float32', 'float16'), ('32", ', '32", 1'), ('params/', 'parbms/'), ('"updates"', '"vpdates"'),
+    ('"crc32": ', '"crc32": 1'), ('"crc32"', '"crc33"'))]
+
+
+@pytest.mark.parametrize('damage', [truncate, remove, flip_in_arrays, swap_arrays, truncate_contents,
+                                    *CHANGED_CONTENTS])
 def test_damaged_newest_gives_way_to_the_one_before(tmp_path, state, damage, caplog):
     save(tmp_path, state)
     damage(tmp_path / 'checkpoints' / '2')
