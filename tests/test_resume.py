@@ -97,7 +97,7 @@ def test_torn_row_is_dropped(reference, tmp_path):
     shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 46, "train/lo')
-    assert 'torn row' in run(tmp_path)
+    assert 'rows are damaged and left out' in run(tmp_path)
     assert_same(tmp_path, reference)
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,12 @@ class MetricWriter:
 
     def __init__(self, workdir: Path, resume_step: int | None):
         path = Path(workdir) / 'metrics.jsonl'
-        rows = [] if resume_step is None else [row for row in read_rows(path) if row['step'] <= resume_step]
+        found = [] if resume_step is None else read_rows(path)
+        if resume_step is not None and path.exists() and len(found) < len(path.read_bytes().splitlines()):
+            kept = path.with_suffix('.damaged.jsonl')
+            shutil.copyfile(path, kept)
+            log.warning('%s as it was found is kept as %s', path, kept.name)
+        rows = [row for row in found if row['step'] <= resume_step]
         if resume_step is not None:
             mark = {'step': resume_step, 'resume/step': resume_step}
             # A row of that very step takes the mark, so that no step stands in two rows.
@@ -72,18 +78,22 @@ class MetricWriter:
 
 
 def read_rows(path: Path) -> list[dict]:
-    """The rows of metrics.jsonl, up to the first that is torn or is none."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not _is_row(row):
-            log.warning('%s: dropped from its torn row %d on', path, len(rows) + 1)
-            break
-        rows.append(row)
-    return rows
+    """The rows of metrics.jsonl; lines that are torn, or are none, are left out with a warning."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows = [_row(line) for line in lines]
+    if torn := [number for number, row in enumerate(rows, 1) if row is None]:
+        log.warning('%s: %d of %d rows are damaged and left out, the first in line %d', path, len(torn), len(lines),
+                    torn[0])
+    return [row for row in rows if row is not None]
+
+
+def _row(line: bytes) -> dict | None:
+    """None where the line holds none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if _is_row(row) else None
 
 
 def _is_row(row) -> bool:

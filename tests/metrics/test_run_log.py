@@ -82,13 +82,19 @@ def test_seconds_are_of_all_starts_without_what_is_made_again(tmp_path, board, c
     assert [row.get('seconds') for row in lines(tmp_path)] == [10, 20.1, 30.1, 40.2]
 
 
-@pytest.mark.parametrize('torn', [b'{"step": 2, "lo', b'\xff\xfe', b'\0\0\0\0', b'5', b'{"step": "2"}', b'{"loss": 1}',
-                                  b'{"step": 2, "eval/top1": "0.5"}'])
-def test_from_a_torn_row_on_nothing_is_read(torn, tmp_path, caplog):
+@pytest.mark.parametrize('torn', [
+    b'{"step": 2, "lo', b'\xff\xfe', b'\0\0\0\0', b'5', b'{"step": "2"}', b'{"loss": 1}', b'[' * 100_000,
+    b'{"step": 2, "eval/top1": "0.5"}'], ids=range(8))
+def test_torn_rows_are_left_out_and_the_file_is_kept(torn, tmp_path, caplog):
     path = tmp_path / 'metrics.jsonl'
     assert read_rows(path) == []
     path.write_bytes(b'{"step": 1}\n' + torn + b'\n{"step": 3}\n')
-    assert read_rows(path) == [{'step': 1}] and f'{path}: dropped from its torn row 2 on' in caplog.text
+    found = path.read_bytes()
+    assert read_rows(path) == [{'step': 1}, {'step': 3}]
+    assert f'{path}: 1 of 3 rows are damaged and left out, the first in line 2' in caplog.text
+    MetricWriter(tmp_path, 3).close()
+    assert [row['step'] for row in lines(tmp_path)] == [1, 3]
+    assert (tmp_path / 'metrics.damaged.jsonl').read_bytes() == found
 
 
 def test_pictures_and_the_config_are_for_the_board(tmp_path, board):
@@ -118,6 +124,7 @@ class Raising:
 def test_without_a_tensorflow_that_works_the_log_goes_on(error, tmp_path, monkeypatch, caplog):
     if error:
         monkeypatch.delitem(sys.modules, 'clu.metric_writers', raising=False)
+        monkeypatch.delattr('clu.metric_writers', raising=False)
         monkeypatch.setattr(sys, 'meta_path', [Raising(error), *sys.meta_path])
     else:
         monkeypatch.setitem(sys.modules, 'clu', None)
