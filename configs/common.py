@@ -228,7 +228,7 @@ def _optimizer() -> ConfigDict:
 def _schedule() -> ConfigDict:
     schedule = ConfigDict()
     schedule.name = 'cosine'                # one of schedules.SCHEDULES, after the warm-up
-    schedule.warmup_epochs = 5.0            # linear from 0
+    schedule.warmup_epochs = 5.0            # linear from 0; a fifth of a run that would be over by then
     schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
     schedule.floor = placeholder(float)     # cosine, linear, polynomial: learning rate at the end
     schedule.cycles = placeholder(int)      # cosine: how often it goes down, from the peak each time

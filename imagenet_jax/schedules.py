@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -11,6 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from imagenet_jax.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Watch(NamedTuple):
@@ -44,7 +47,7 @@ class Schedule(abc.ABC):
       batch_size: images of one update.
       steps: updates of the whole run.
       steps_per_epoch: for turning epochs into updates.
-      warmup_epochs: of the rise; 0: none.
+      warmup_epochs: of the rise; 0: none. One that takes the whole run is shortened to a fifth of it.
       base_batch_size: where not 0, the peak is scaled by batch_size / base_batch_size (arXiv 1706.02677).
     """
     learning_rate: float
@@ -62,9 +65,9 @@ class Schedule(abc.ABC):
         for name in ('warmup_epochs', 'base_batch_size'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.schedule.{name}={getattr(self, name)} must not be negative')
-        if self._warmup and self._warmup >= self.steps:
-            raise UserError(f'config.schedule.warmup_epochs={self.warmup_epochs} is {self._warmup} steps, and the run '
-                            f'has only {self.steps}')
+        if self._warmup < self._asked_warmup:
+            log.warning('config.schedule.warmup_epochs=%g is %d steps, and the run has %d: it is shortened to a fifth '
+                        'of them, %d', self.warmup_epochs, self._asked_warmup, self.steps, self._warmup)
 
     @property
     def peak(self) -> float:
@@ -72,8 +75,12 @@ class Schedule(abc.ABC):
         return self.learning_rate * (self.batch_size / self.base_batch_size if self.base_batch_size else 1)
 
     @property
-    def _warmup(self) -> int:
+    def _asked_warmup(self) -> int:
         return round(self.warmup_epochs * self.steps_per_epoch)
+
+    @property
+    def _warmup(self) -> int:
+        return self._asked_warmup if self._asked_warmup < self.steps else self.steps // 5
 
     def __call__(self, updates: jax.Array) -> jax.Array:
         """float32, the rate of the next update after so many, but for what evaluations make of it."""

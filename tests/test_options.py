@@ -215,7 +215,6 @@ def test_missing_option(section, option, message):
     ('data', 'format', 'foldr', 'did you mean folder'),
     ('optimizer', 'name', 'sdg', 'did you mean sgd'),
     ('schedule', 'name', 'cosin', 'did you mean cosine'),
-    ('schedule', 'warmup_epochs', 90.0, 'the run has only 900'),
     ('erase', 'off_epochs', 90.0, 'config.erase.name=random or cutout, not by none'),
     ('mix', 'off_epochs', 1.0, r'config\.mix\.off_epochs=1\.0 is read where config\.mix\.mixup or cutmix is not 0'),
     (None, 'batch_size', 12, r'config\.batch_size=12 must be a multiple of 8'),
