@@ -123,6 +123,9 @@ def _claim_rows(image: bytes, rows: int) -> bytearray | None:
     at, frame = 2, 0
     while image[at] == 0xff and image[at + 1] != 0xda:  # up to the start of the scan
         marker = image[at + 1]
+        if marker == 0xff:  # filling, of which any amount may stand before a marker
+            at += 1
+            continue
         if marker in (0xc0, 0xc1):
             frame = at
         elif (0xc0 <= marker <= 0xcf and marker != 0xc4) or marker == 0xdd:

@@ -6,7 +6,7 @@ from fixtures_images import encode, jpeg, scene
 from PIL import Image
 
 from imagenet_jax.images import jpeg as jpeg_reader
-from imagenet_jax.images.decode import decode
+from imagenet_jax.images.decode import decode, decode_box
 from imagenet_jax.images.train_view import TrainView
 
 
@@ -48,3 +48,19 @@ def test_without_the_compiled_reader_nothing_changes(without_reader, monkeypatch
     monkeypatch.undo()
     for (image, seed), crop in zip(((image, seed) for image in images for seed in range(10)), plain, strict=True):
         np.testing.assert_array_equal(view(image, np.random.default_rng(seed)), crop)
+
+
+@pytest.mark.parametrize('marker', [b'\xff\xe0', b'\xff\xdb', b'\xff\xc0', b'\xff\xc4', b'\xff\xda'])
+@pytest.mark.parametrize('reader', ['compiled', 'none'])
+def test_filling_before_a_marker_costs_no_image(marker, reader, monkeypatch):
+    """Of a whole image, of its upper rows and of a crop, with the compiled reader and without."""
+    if reader == 'none':
+        monkeypatch.setattr(jpeg_reader, '_decode_crop', None)
+    data = encode(scene(80, 64))
+    at = data.index(marker)
+    for count in (1, 3):
+        filled = data[:at] + b'\xff' * count + data[at:]
+        np.testing.assert_array_equal(decode(filled), decode(data))
+        np.testing.assert_array_equal(decode(filled, rows=20), decode(data, rows=20))
+        box = (4, 8, 30, 40)
+        np.testing.assert_array_equal(decode_box(filled, 64, box), decode_box(data, 64, box))
