@@ -41,7 +41,13 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def make_folder(workdir: Path) -> Path:
-    """Makes a run's folder where it is missing. Raises UserError where there is no writing into it."""
+    """Makes a run's folder where it is missing; ~ is the user's own.
+
+    Raises:
+      UserError: there is no writing into it, or its path is one that Orbax would save to and not find again.
+    """
+    workdir = workdir.expanduser()
+    refuse_patterns(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,6 +84,13 @@ def locked(workdir: Path) -> Iterator[None]:
         file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
         file.flush()
         yield
+
+
+def refuse_patterns(folder: Path) -> None:
+    """Raises UserError where Orbax would take the path of a folder for a pattern: it saves there, and finds nothing."""
+    if found := sorted(set('[]*?') & set(str(folder.absolute()))):
+        raise UserError(f'{folder} has {" and ".join(found)} in its path, by which Orbax would look for other files '
+                        'than it saved: choose another name')
 
 
 def write(workdir: Path, record: dict) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from runs import ROOT
@@ -24,6 +25,22 @@ def test_what_is_written_is_read(tmp_path):
         record.write(tmp_path, entry)
         assert record.read(tmp_path) == entry
         assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+
+
+@pytest.mark.parametrize('name', ['a[64]', 'a*', 'what?', 'b]'])
+def test_names_that_orbax_takes_for_patterns_are_refused(name, tmp_path):
+    with pytest.raises(UserError, match=r' in its path, by which Orbax would look'):
+        record.make_folder(tmp_path / name / 'run')
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_names_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for name in ('with spaces', 'lr=0.1,wd=1e-4', 'Größe', 'x' * 255, "it's"):
+        assert record.make_folder(tmp_path / name) == tmp_path / name and (tmp_path / name).is_dir()
+    assert record.make_folder(Path('~/runs')) == tmp_path / 'runs'
+    with pytest.raises(UserError, match=r'cannot make the workdir .*: File name too long'):
+        record.make_folder(tmp_path / ('x' * 256))
 
 
 def test_a_folder_is_locked_for_as_long_as_its_owner_lives(tmp_path):

@@ -67,6 +67,7 @@ def _import(arguments) -> None:
     model = apply(models.create, options, '--option', name=arguments.model)
     if any((arguments.output / name).exists() for name in ('config.json', 'checkpoints')):
         raise UserError(f'{arguments.output} holds a run or an import already; name a new folder')
+    record.refuse_patterns(arguments.output)
     path, origin = weight_files.find(arguments.input)
     variables = weights.from_torch(model, weight_files.read(path))
     with writing(arguments.output):

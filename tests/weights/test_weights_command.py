@@ -48,6 +48,15 @@ def test_import_refuses(tmp_path, monkeypatch, capsys, arguments, message):
     assert not (tmp_path / 'new').exists()
 
 
+def test_import_refuses_a_folder_that_it_would_not_find_again(tmp_path, monkeypatch):
+    output = tmp_path / 'a[1]'
+    arguments = ['--model', 'resnet18', '--input', 'x.pth', '--output', str(output)]
+    monkeypatch.setattr(sys, 'argv', ['weights', 'import', *arguments])
+    with pytest.raises(SystemExit, match=r'error: .*a\[1\] has \[ and \] in its path'):
+        running.run('weights')
+    assert not output.exists()
+
+
 @pytest.mark.parametrize('arguments', [[], ['import'], ['export']])
 def test_help_shows_examples(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['weights', *arguments, '--help'])
