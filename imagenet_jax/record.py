@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, writing
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +65,12 @@ def locked(workdir: Path) -> Iterator[None]:
     hosts where the disk passes locks on (NFS, Lustre mounted with flock, CephFS); one that has none is told of.
 
     Raises:
-      UserError: another process does; says which.
+      UserError: another process does, and which; or the lock's file cannot be written.
     """
     path = workdir / '.lock'
-    # Not 'w': the owner's name would be gone before it is known whether there is one.
-    with path.open('a+') as file:
+    with writing(path):
+        file = path.open('a+')  # not 'w': the owner's name would be gone before it is known whether there is one
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -80,9 +81,10 @@ def locked(workdir: Path) -> Iterator[None]:
         except OSError as error:
             log.warning('%s cannot be locked (%s): nothing keeps a second process from training in it', workdir,
                         error.strerror)
-        file.truncate(0)
-        file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+            file.flush()
         yield
 
 

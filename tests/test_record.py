@@ -56,6 +56,9 @@ def test_a_folder_is_locked_for_as_long_as_its_owner_lives(tmp_path):
         assert (tmp_path / '.lock').read_text().startswith(f'process {os.getpid()} on ')
     with record.locked(tmp_path):
         pass
+    (tmp_path / 'other' / '.lock').mkdir(parents=True)
+    with pytest.raises(UserError, match=r'cannot write .*\.lock: '):
+        record.locked(tmp_path / 'other').__enter__()
 
 
 @pytest.mark.parametrize('text', ['{"seed":', '[1]', '7', '{"model": 3}'])
