@@ -123,6 +123,9 @@ def test_rows_have_every_two_values_together():
 
 @pytest.mark.parametrize('apart', APART, ids=str)
 def test_what_cannot_be_together_is_refused(apart, images):
+    """Though each is taken alone."""
+    for switch, value in apart.items():
+        Experiment(config_of({switch: value}, images))
     with pytest.raises(UserError):
         Experiment(config_of(apart, images))
 

@@ -138,8 +138,8 @@ def octave_stages(x, block, depths, alpha, layers):
     return high, maps
 
 
-class OctaveResNet(NormedResidualNetwork):
-    """ResNet of bottlenecks with a plain stem, octave stages, and a plain last stage.
+class _Octave(ResidualNetwork):
+    """What both forms have: bottlenecks, with a plain stem, octave stages, and a plain last stage.
 
     `features=True` answers layer1.high, layer1.low and so on, and layer4.
 
@@ -154,6 +154,10 @@ class OctaveResNet(NormedResidualNetwork):
         refuse_outside_unit('alpha', self.alpha)
         super().__post_init__()
 
+
+class OctaveResNet(_Octave, NormedResidualNetwork):
+    """After ResNet."""
+
     @nn.compact
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
@@ -164,17 +168,8 @@ class OctaveResNet(NormedResidualNetwork):
         return (logits, maps) if features else logits
 
 
-class OctaveResNetV2(ResidualNetwork):
-    """Its pre-activation form: no norm in the stem, one before the global average pool, and no zero_gamma.
-
-    Attributes: as of `OctaveResNet`.
-    """
-    depths: tuple[int, ...]
-    alpha: float = 0.125
-
-    def __post_init__(self):
-        refuse_outside_unit('alpha', self.alpha)
-        super().__post_init__()
+class OctaveResNetV2(_Octave):
+    """The pre-activation form: no norm in the stem, one before the global average pool, and no zero_gamma."""
 
     @nn.compact
     def __call__(self, images, train=False, features=False):
