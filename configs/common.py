@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
 
     config.model = _model()                 # -> models.create
     config.init_from = ''                   # a run's folder, or PyTorch weights, to start from instead of at random
+    config.init_head = placeholder(str)     # of init_from: 'keep' or 'new'; where unset, the names of classes decide
     config.freeze = ()                      # patterns of parameters that stay as they are, such as ('conv1/*', 'bn1/*')
     config.data = _data()                   # -> data.read
     config.augment = _augment()             # training images on the host -> images.train_view
@@ -154,6 +155,7 @@ def _eval() -> ConfigDict:
     evaluation = ConfigDict()
     evaluation.resize = 256                 # shorter side in pixels
     evaluation.size = 224                   # then the centre crop
+    evaluation.interpolation = placeholder(str)  # bilinear, where unset, or bicubic
     return evaluation
 
 

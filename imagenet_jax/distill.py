@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from imagenet_jax import trained
+from imagenet_jax.class_names import match
 from imagenet_jax.errors import UserError, first_line
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.models.layers import at_least_float32
@@ -116,11 +117,13 @@ def _places(where: str, theirs: tuple[str, ...], ours: tuple[str, ...], num_clas
                     'data has' if theirs else 'teacher has')
     if not theirs or not ours or theirs == ours:
         return ()
-    if strangers := sorted(set(theirs) ^ set(ours)):
-        raise UserError(f'{where} was trained for other classes: {len(strangers)} are known to one side alone, the '
-                        f'first: {", ".join(map(repr, strangers[:5]))}')
-    if not len(set(ours)) == len(ours) == len(theirs) == num_classes:
-        raise UserError(f'{where} has the classes in another order, and they cannot be matched by name: of '
-                        f'{num_classes} classes {len(set(ours))} have a name of their own')
+    try:
+        places = match(ours, theirs)
+    except UserError as error:
+        raise UserError(f'{where} was trained for other classes: {error}') from error
+    if len(places) != num_classes:
+        raise UserError(f'{where} has {num_classes} classes, and the data {len(places)} of them')
+    if places == tuple(range(num_classes)):
+        return ()
     log.info('%s has the classes in another order: they are matched by name', where)
-    return tuple(map(theirs.index, ours))
+    return places

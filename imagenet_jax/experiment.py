@@ -46,6 +46,7 @@ class Options:
     lookahead: Mapping
     distributed: Mapping
     init_from: str
+    init_head: str = ''
     freeze: tuple[str, ...]
     batch_size: int
     eval_batch_size: int
@@ -76,6 +77,7 @@ class Options:
                 raise UserError(f'config.{name}={getattr(self, name)} must be positive')
         if self.seed >= 2**63:
             raise UserError(f'config.seed={self.seed} must be below 2**63')
+        finetune.check(self.init_head, self.init_from)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,9 +239,12 @@ class Experiment:
 
     def initial_state(self) -> TrainState:
         """The state of step 0, on every device. Raises UserError where config.init_from cannot be had."""
-        source = self.options.init_from
-        loaded = finetune.load(source, self.model) if source else None
-        return self.train_step.init(self.options.seed, self._augment.size, loaded)
+        options, loaded = self.options, None
+        if options.init_from or options.freeze:
+            params = self.abstract_state().params
+            loaded = finetune.start(options.init_from, self.model, self.train.class_names, options.init_head, params,
+                                    self.train_step.optimizer.frozen(params))
+        return self.train_step.init(options.seed, self._augment.size, loaded)
 
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and sharding of a state of this run."""

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,10 +13,12 @@ import numpy as np
 
 from imagenet_jax import models, record, runtime, weights
 from imagenet_jax.checkpoint import load_variables
+from imagenet_jax.class_names import are_numbers, first, match
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.models import catalog
 from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
 from imagenet_jax.task import TASKS, Task
@@ -23,8 +26,9 @@ from imagenet_jax.workers import cores
 
 log = logging.getLogger(__name__)
 
-# What an import's folder does not say: how ImageNet's models see an image.
-_VIEW = {'size': 224, 'resize': 256}
+# Of an import that says nothing else, how much smaller the crop is than the shorter side: as for ImageNet, 224 of 256.
+# CIFAR's images are seen whole.
+_CROP = 224 / 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +59,8 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     Args:
       folder, best, ema: see `load_variables`.
       dtype: of the computation, where not the run's.
-      view: changes of the run's config.eval, or of 224 pixels out of 256.
-      normalize: changes of the run's config.normalize, or of ImageNet's.
+      view: changes of the run's or the import's config.eval.
+      normalize: changes of the run's or the import's config.normalize.
 
     Raises:
       UserError: no such folder, it is damaged, or options that cannot be.
@@ -68,49 +72,77 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
     weights.refuse_misfit(model, variables)
     return Trained(
-        model, variables, apply(EvalView, _VIEW | entry.get('eval', {}) | dict(view or {}), 'eval'),
+        model, variables, apply(EvalView, _view(entry, view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
         create(TASKS, entry['loss'], 'loss'),
         tuple(entry.get('run', {}).get('class_names', ())), entry)
 
 
-def renumber(source: Source, class_names: Sequence[str], num_classes: int) -> Source:
+def import_view(name: str, **changes) -> dict[str, Any]:
+    """The section `eval` of weights that come without one: the model's own size, and as much more as ImageNet's models
+    are shown; `changes` are what is known better.
+    """
+    size = changes.get('size') or catalog.image_size(name)
+    return {'size': size, 'resize': size if catalog.image_size(name) < 64 else round(size / _CROP), **changes}
+
+
+def _view(entry: Mapping, changes: Mapping) -> dict[str, Any]:
+    if 'data' in entry:
+        return entry['eval'] | dict(changes)
+    kept = entry.get('eval', {})
+    if 'size' in changes and 'resize' not in changes:  # both grow alike: an import's crop is a part of the image
+        kept = {name: value for name, value in kept.items() if name != 'resize'}
+    return import_view(entry['model']['name'], **kept | dict(changes))
+
+
+def renumber(source: Source, class_names: Sequence[str], num_classes: int, by_number: bool = False) -> Source:
     """The source with its labels in a model's order, matched by class name.
 
     Args:
-      source: its classes may be in another order than the model's, or some of them. Where it has no names, labels are
-        taken by number, with a warning.
-      class_names: the model's, () where unknown: by number too.
+      source: its classes may be in another order than the model's, or some of them. Names that are all whole numbers
+        are the model's numbers, where it has no such names. Labels without names are taken by number, with a warning.
+      class_names: the model's, () where unknown: by number too. Names that are all numbers tell no more than none.
       num_classes: of the model.
+      by_number: labels without names are known to be the model's numbers, even where there are fewer.
 
     Returns:
       A source of labels 0..num_classes-1; in multi-label vectors, classes that `source` lacks are NaN.
 
     Raises:
-      UserError: a name that the model does not know, names that several classes share where the order differs, or
-        labels that have no name or no output.
+      UserError: a name that the model does not know, names that several classes share where the order differs, labels
+        that have no name or no output, or fewer classes than the model's without names to match them by.
     """
     theirs, ours = tuple(source.class_names), tuple(class_names)
-    if not theirs or not ours:
+    numbered = are_numbers(theirs)
+    if theirs and not numbered and are_numbers(ours):
+        ours = ()
+    if not theirs or not (ours or numbered):
+        _refuse_labels(source, num_classes, f'the model has {num_classes} outputs')
+        if not by_number:
+            _refuse_other_count(source, num_classes)
         log.warning('%s no class names: labels are taken by number, unchecked',
                     'the model has' if theirs else 'the data set has')
-    if not theirs or not ours or theirs == ours:
-        _refuse_labels(source, num_classes, f'the model has {num_classes} outputs')
         return source
-    place = {name: i for i, name in enumerate(ours)}
-    strangers = [name for name in theirs if name not in place]
-    if strangers:
-        raise UserError(f'{len(strangers)} of {len(theirs)} classes of the data are none of the {len(ours)} that the '
-                        f'model knows, the first: {", ".join(map(repr, strangers[:5]))}; the model has '
-                        f'{", ".join(map(repr, ours[:5]))}{", ..." if len(ours) > 5 else ""}')
-    if len(place) < len(ours) or len(set(theirs)) < len(theirs):
-        raise UserError('several classes share a name, and the data has its classes in another order than the model: '
-                        'there is no telling which is which')
     _refuse_labels(source, len(theirs), f'{len(theirs)} classes have names')
-    places = np.array([place[name] for name in theirs])
-    log.info("labels are renumbered by class name: %d of the model's %d classes, %d of them under another number",
-             len(theirs), len(ours), np.count_nonzero(places != np.arange(len(places))))
+    if theirs == ours:
+        return source
+    by_name = not numbered or are_numbers(ours)
+    ours = ours or tuple(map(str, range(num_classes)))
+    places = np.array(match(theirs, ours))
+    log.info("labels are renumbered by class name%s: %d of the model's %d classes, %d of them under another number",
+             '' if by_name else ', each a number of the model', len(theirs), len(ours),
+             np.count_nonzero(places != np.arange(len(places))))
     return source.renumbered(places, ours, num_classes)
+
+
+def _refuse_other_count(source, num_classes: int) -> None:
+    """Without names on one side, as many classes as the model has are taken to be the same ones, in the same order."""
+    names = source.class_names
+    if (len(names) or source.num_labels) != num_classes:
+        theirs = f'{len(names)} classes ({first(names)})' if names else f'labels up to {source.num_labels - 1}, unnamed'
+        raise UserError(f'the data has {theirs}, and the model {num_classes} outputs, with no names to match them by: '
+                        'say what they are, by --class-names of `weights import` or by names in the data, or give '
+                        "--by-number where the labels are the model's numbers")
 
 
 def _refuse_labels(source, count: int, why: str) -> None:

@@ -1,12 +1,13 @@
 """Files that hold a PyTorch state_dict: found on disk or on a model hub, read and written."""
 
+import argparse
 import contextlib
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,10 @@ def read(path: Path) -> Mapping[str, Any]:
         raise
     except Exception as error:  # damage shows as SafetensorError, UnpicklingError, EOFError, RuntimeError, ...
         if 'Unsupported global' in str(error):
-            raise UserError(f'{path} holds more than tensors, and reading Python objects may run code: where you trust '
-                            'it, save its state_dict alone with torch.save, and import that') from error
+            name = re.search(r'GLOBAL (\S+)', str(error))
+            raise UserError(f'{path} holds more than tensors{f", {name[1]}" if name else ""}, and reading Python '
+                            'objects may run code: where you trust it, save its state_dict alone with torch.save, and '
+                            'import that') from error
         raise UserError(f'{path} cannot be read: {type(error).__name__}: {first_line(error)}') from error
 
 
@@ -118,13 +121,18 @@ def _read_safetensors(path):
 
 
 def _write_safetensors(path, state_dict):
-    from safetensors.numpy import save_file
-    save_file(dict(state_dict), path, metadata={'format': 'pt'})
+    from safetensors.numpy import save  # not save_file: that leaves the file to its owner alone, whatever the umask
+    path.write_bytes(save(dict(state_dict), metadata={'format': 'pt'}))
 
 
 def _read_torch(path):
-    # Weights alone: anything else in a pickle would be code to run.
-    return _torch(path).load(path, map_location='cpu', weights_only=True)
+    # Weights alone: anything else in a pickle would be code to run. What training scripts save beside them, their
+    # arguments and scores, is harmless.
+    torch = _torch(path)
+    harmless = [argparse.Namespace, PosixPath, np.dtype, *(type(np.dtype(kind)) for kind in ('f4', 'f8', 'i8')),
+                *((np._core.multiarray.scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core'))]
+    with torch.serialization.safe_globals(harmless):
+        return torch.load(path, map_location='cpu', weights_only=True)
 
 
 def _write_torch(path, state_dict):

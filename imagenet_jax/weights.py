@@ -15,9 +15,10 @@ A model tells its exceptions by two attributes, either of which it may lack:
     renames   {our path, of a module or an array: PyTorch's}
 """
 
+import collections
+import logging
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -26,15 +27,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from imagenet_jax import models, state_dicts
 from imagenet_jax.errors import UserError, first_line
+from imagenet_jax.models import catalog
+
+log = logging.getLogger(__name__)
 
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
 _COUNTER = 'num_batches_tracked'
-# Where training scripts keep the state_dict, and what DataParallel and torch.compile put before each name.
-_WRAPPERS = ('state_dict', 'model', 'model_state', 'net', 'state_dict_ema', 'model_ema')
-_PREFIX = re.compile(r'^(?:module\.|_orig_mod\.)+')
 # Shapes depend on the image's size where a convolution is flattened: ImageNet's and CIFAR's.
 _IMAGE_SIZES = (224, 32)
+# Of arrays that do not fit: how many models they are held against, what part of a model's arrays must be there to name
+# it, and what part may differ for them to be taken for those of the model that was asked for.
+_TRACED, _ALIKE, _NEARLY = 4, 0.8, 0.15
 
 
 class _Array(NamedTuple):
@@ -63,25 +68,30 @@ class _Array(NamedTuple):
         return value.copy(order='C')
 
 
-def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, dict]:
+def from_torch(model: nn.Module, state_dict: Mapping[str, Any], ema: bool | None = None) -> dict[str, dict]:
     """Variables of `model` with the weights of a PyTorch state_dict.
 
     Args:
       model: from `models.create`.
       state_dict: arrays or tensors by name. It may lie inside a training script's checkpoint, and its names may carry
-        the prefixes of DataParallel and torch.compile.
+        prefixes, such as those of DataParallel, torch.compile and Lightning.
+      ema: True for averaged weights, False for raw ones; None for the raw ones where both are there.
 
     Returns:
       {'params', 'batch_stats'}, float32 numpy arrays.
 
     Raises:
-      UserError: names every array that is missing, unexpected, of another shape, or not of finite numbers.
+      UserError: names every array that is missing, unexpected, of another shape, or not of finite numbers, and first
+        the registered models that have such arrays; or the weights that are asked for are not there.
     """
-    found, expected = _unwrap(state_dict), _arrays(model)
+    expected = _arrays(model)
+    found = _chosen(state_dict, expected, ema)
     counters = _counters(expected)
-    _refuse_misfit(f'the state_dict does not fit {type(model).__name__}',
-                   {name: _shape(value) for name, value in found.items() if name not in counters},
-                   {name: array.torch_shape for name, array in expected.items()})
+    shapes = {name: _shape(value) for name, value in found.items() if name not in counters}
+    if misfits := _misfits(shapes, {name: array.torch_shape for name, array in expected.items()}):
+        nearly = len(misfits) <= _NEARLY * len(expected)  # then it is of this model, and no other has to be traced
+        told = _differing_head(model, shapes) if nearly else _likeness(shapes)
+        raise UserError('\n'.join([f'the state_dict does not fit {type(model).__name__}: {told}', *misfits]))
     values = {name: _float32(name, found[name]) for name in expected}
     # Here, since it need not show later: compiled for a CPU, the mean of a ReLU may take NaN for 0.
     if spoiled := [f'  {name}' for name, value in sorted(values.items()) if not np.isfinite(value).all()]:
@@ -104,7 +114,7 @@ def to_torch(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.nda
 
 def classes_of(model: nn.Module, state_dict: Mapping[str, Any]) -> int:
     """How many classes the head of a state_dict of such a model has; 0 where it has no head."""
-    found = _unwrap(state_dict)
+    found = state_dicts.choose(state_dict, _arrays(model))[0].arrays
     sizes = {_shape(found[name])[0] for name in _head(model) if _shape(found.get(name, 0))}
     return min(sizes, default=0)
 
@@ -114,6 +124,14 @@ def without_head(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, di
     head = {array.path for array in _head(model).values()}
     flat = flax.traverse_util.flatten_dict(variables)
     return flax.traverse_util.unflatten_dict({path: value for path, value in flat.items() if path not in head})
+
+
+def with_classes(model: nn.Module, variables: Mapping[str, Any], places: Sequence[int]) -> dict[str, dict]:
+    """The variables with the classes in another order: class i is what class places[i] was."""
+    flat, head = flax.traverse_util.flatten_dict(variables), {array.path for array in _head(model).values()}
+    order = np.asarray(places)
+    return flax.traverse_util.unflatten_dict({  # classes are the last axis of kernels and of biases
+        path: np.asarray(value)[..., order] if path in head else value for path, value in flat.items()})
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
@@ -129,9 +147,9 @@ def refuse_misfit(model: nn.Module, variables: Mapping[str, Any]) -> None:
 def _fitting(model, expected, variables) -> dict[tuple[str, ...], Any]:
     """The variables by path, all those expected and no other."""
     found = flax.traverse_util.flatten_dict({name: variables.get(name, {}) for name in ('params', 'batch_stats')})
-    _refuse_misfit(f'the variables do not fit {type(model).__name__}',
-                   {'/'.join(path): np.shape(value) for path, value in found.items()},
-                   {'/'.join(array.path): array.shape for array in expected.values()})
+    if misfits := _misfits({'/'.join(path): np.shape(value) for path, value in found.items()},
+                           {'/'.join(array.path): array.shape for array in expected.values()}):
+        raise UserError('\n'.join([f'the variables do not fit {type(model).__name__}:', *misfits]))
     return found
 
 
@@ -172,18 +190,52 @@ def _counters(names) -> list[str]:
     return [f'{name.removesuffix("running_mean")}{_COUNTER}' for name in names if name.endswith('.running_mean')]
 
 
-def _unwrap(state_dict) -> dict[str, Any]:
-    while isinstance(state_dict, Mapping):
-        inner = [state_dict[name] for name in _WRAPPERS if isinstance(state_dict.get(name), Mapping)]
-        if not inner:
-            break
-        state_dict = inner[0]
-    else:
-        raise UserError(f'a state_dict is a dict of arrays by name; this is of type {type(state_dict).__name__}')
-    found = {_PREFIX.sub('', str(name)): value for name, value in state_dict.items()}
-    if len(found) < len(state_dict):
-        raise UserError('the state_dict has names that differ only in a prefix "module." or "_orig_mod."')
-    return found
+def _chosen(state_dict, expected, ema: bool | None) -> dict[str, Any]:
+    """The arrays that `state_dicts.choose` finds; logs what had to be chosen or taken off."""
+    found, others = state_dicts.choose(state_dict, expected, ema)
+    if others:
+        raw, averaged = (found, others[0]) if others[0].averaged else (others[0], found)
+        log.info('there are raw weights, under %s, and averaged ones, under %s: the %s ones are taken (--ema or '
+                 '--no-ema of `weights import` decides)', raw.title, averaged.title,
+                 'averaged' if found.averaged else 'raw')
+    elif found.averaged:
+        log.info('the weights, under %s, are averaged ones; there are no others', found.title)
+    if found.prefixes:
+        log.info('taken off the names of the weights: %s', ', '.join(found.prefixes))
+    if found.left_out:
+        log.info('left out, since the model is whole without: %s', ', '.join(found.left_out))
+    return found.arrays
+
+
+def _differing_head(model: nn.Module, found: Mapping[str, tuple]) -> str:
+    theirs = next((found[name][0] for name in _head(model) if found.get(name)), model.num_classes)
+    return ('most of its arrays do' if theirs == model.num_classes else
+            f'its head has {theirs} classes, the model {model.num_classes}')
+
+
+def _likeness(found: Mapping[str, tuple]) -> str:
+    """What registered model arrays of such names and shapes are of, as the first line of a refusal."""
+    shapes = collections.Counter(shape for shape in found.values() if shape)
+    size = sum(math.prod(shape) * count for shape, count in shapes.items())
+
+    def distance(name):  # the number of arrays first: it does not depend on that of classes
+        count, theirs = catalog.ARRAYS[name]
+        return 10 * abs(math.log(shapes.total() / count)) + abs(math.log(size / theirs))
+    scores, heads = {}, {}
+    for name in sorted(catalog.ARRAYS, key=distance)[:_TRACED]:
+        model = models.create(name)
+        arrays, head = _arrays(model), _head(model)
+        theirs = collections.Counter(array.torch_shape for key, array in arrays.items() if key not in head)
+        common = (theirs & shapes).total() / theirs.total()
+        named = sum(found.get(key) == array.torch_shape for key, array in arrays.items() if key not in head)
+        scores[name] = (common, named / theirs.total(), -abs(shapes.total() - theirs.total() - len(head)))
+        heads[name] = next((found[key][0] for key in head if found.get(key)), model.num_classes)
+    best = max(scores, key=scores.get)
+    if scores[best][0] < _ALIKE:
+        return 'its arrays look like those of no registered model with its default options'
+    classes = f' with {heads[best]} classes' if heads[best] != models.create(best).num_classes else ''
+    exactly = '' if scores[best][0] == 1 else f'; {scores[best][0]:.0%} of its arrays are there'
+    return f'its arrays look like {best}{classes}{exactly}'
 
 
 def _shape(value) -> tuple[int, ...]:
@@ -206,10 +258,9 @@ def _float32(name: str, value) -> np.ndarray:
         raise UserError(f'{name} of the state_dict is no dense array of real numbers: {first_line(error)}') from error
 
 
-def _refuse_misfit(message: str, found: dict[str, tuple], expected: dict[str, tuple]) -> None:
-    lines = [f'  missing: {name} {expected[name]}' for name in sorted(expected.keys() - found.keys())]
-    lines += [f'  unexpected: {name} {tuple(found[name])}' for name in sorted(found.keys() - expected.keys())]
-    lines += [f'  {name}: has shape {tuple(found[name])}, the model {expected[name]}'
-              for name in sorted(expected.keys() & found.keys()) if tuple(found[name]) != expected[name]]
-    if lines:
-        raise UserError('\n'.join([f'{message}:', *lines]))
+def _misfits(found: dict[str, tuple], expected: dict[str, tuple]) -> list[str]:
+    """A line for each array that is missing, unexpected or of another shape."""
+    return [*(f'  missing: {name} {expected[name]}' for name in sorted(expected.keys() - found.keys())),
+            *(f'  unexpected: {name} {tuple(found[name])}' for name in sorted(found.keys() - expected.keys())),
+            *(f'  {name}: has shape {tuple(found[name])}, the model {expected[name]}'
+              for name in sorted(expected.keys() & found.keys()) if tuple(found[name]) != expected[name])]

@@ -1,6 +1,8 @@
 """Starting from weights there are, freezing, and learning rates by path."""
 
+import json
 import math
+import re
 import shutil
 
 import flax.traverse_util
@@ -68,6 +70,40 @@ def test_other_classes_get_a_new_head(given, kind, classes):
             expected = flat(fresh.params)[name] if name.startswith('linear') else flat(variables['params'])[name]
             np.testing.assert_array_equal(value, expected)
     assert_trees_equal(jax.device_get(state.batch_stats), variables['batch_stats'])
+
+
+@pytest.mark.parametrize(('names', 'ours', 'head', 'outcome'), [
+    ('abcdefg', 'abcdefg', '', 'kept, with the same classes'), ('abcdefg', 'gfedcba', '', 'in the order of the data'),
+    ('abcdefg', 'hijklmn', '', "other classes, 'a'.* the head starts anew, with 7 classes: linear/bias, linear/kernel"),
+    ('', 'hijklmn', '', 'not known'), ('abcdefg', 'abcdefg', 'new', 'starts anew'),
+    ('abcdefg', 'hijklmn', 'keep', 'kept, as config.init_head=keep says, though it has other classes')])
+def test_names_decide_about_the_head(given, tmp_path, caplog, names, ours, head, outcome):
+    caplog.set_level('INFO', 'imagenet_jax')
+    model, variables, folder, _ = given
+    shutil.copytree(folder, tmp_path / 'run')
+    entry = {'model': {'name': 'resnet8_cifar', 'num_classes': 7}, 'run': {'class_names': list(names)}}
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps(entry))
+    loaded = flat(finetune.load(str(tmp_path / 'run'), model, tuple(ours), head))
+    assert re.search(outcome, caplog.text)
+    assert ('params/linear/bias' in loaded) == ('anew' not in outcome)
+    if 'order' in outcome:
+        np.testing.assert_array_equal(loaded['params/linear/kernel'], flat(variables)['params/linear/kernel'][:, ::-1])
+
+
+def test_a_head_that_cannot_be_kept_or_could_not_learn_is_refused(given, caplog):
+    caplog.set_level('INFO', 'imagenet_jax')
+    model, variables, folder, _ = given
+    frozen = jax.tree.map(lambda x: False, variables['params'])
+    finetune.start(str(folder), model, (), '', variables['params'], frozen | {'conv1': {'kernel': True}})
+    assert 'of 75,095 parameters train; frozen: 1 of 23 arrays, \'conv1/kernel\'' in caplog.text
+    frozen['linear']['kernel'] = True
+    with pytest.raises(UserError, match=r'config\.freeze holds linear/kernel, a head that starts anew'):
+        finetune.start(str(folder), model, (), 'new', variables['params'], frozen)
+    with pytest.raises(UserError, match='is for 7 classes, and config.model.num_classes=3: its head cannot be kept'):
+        finetune.load(str(folder), models.create('resnet8_cifar', num_classes=3), (), 'keep')
+    for head, source, message in (('old', 'x', "unknown config.init_head 'old'"), ('keep', '', 'which is unset')):
+        with pytest.raises(UserError, match=message):
+            finetune.check(head, source)
 
 
 @pytest.mark.parametrize('name', ['alexnet', 'resnet18v2', 'mobilenet_v3_small', 'ghostnet_100', 'regnetx_002'])

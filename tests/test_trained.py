@@ -12,10 +12,11 @@ from fixtures_sources import Pixels
 from test_multi_label import voc
 
 from configs import common
-from imagenet_jax import models, record, sources, trained
+from imagenet_jax import class_names, models, record, sources, trained, weight_files, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.eval_view import EvalView
 
 CLASSES = ('ant', 'bee', 'cat')
 
@@ -63,6 +64,12 @@ def test_vectors_follow_the_names():
     (('bee', 'ant'), CLASSES, [0, 2], 'labels up to 2, and 2 classes have names'),
     ((), CLASSES, [0, 4], 'labels up to 4, and the model has 3 outputs'),
     ((), CLASSES, [[0.0, 1.0]], 'labels up to 1, and the model has 3 outputs'),
+    ((), CLASSES, [0, 1], 'labels up to 1, unnamed, and the model 3 outputs, with no names to match them by'),
+    (('ant', 'bee'), (), [0, 1], r"2 classes \('ant', 'bee'\), and the model 3 outputs"),
+    (('ant', 'bee'), ('0', '1', '2'), [0, 1], '--by-number'),
+    (('1', '2', '3'), CLASSES, [0, 1], "'1', '2', '3'; the model has 'ant', 'bee', 'cat'"),
+    (('0', '1', '2'), ('1', '2', '3'), [0, 1], "'0'"),
+    (('0', 'ant'), CLASSES, [0, 1], "1 of 2 classes .* '0'"),
 ])
 def test_what_has_no_place_is_refused(theirs, ours, labels, message):
     labels = np.array(labels)
@@ -78,6 +85,20 @@ def test_without_names_by_number_with_a_warning(theirs, ours, message, caplog):
     source = Pixels([], np.array([2, 0], np.int32), theirs)
     assert trained.renumber(source, ours, 3) is source
     assert message in caplog.text
+
+
+@pytest.mark.parametrize(('theirs', 'ours', 'expected'), [
+    (('2', '0'), CLASSES, [2, 0]), (('02', '00'), (), [2, 0]), (('10', '2'), ('2', '7', '10'), [2, 0]),
+    (('chain saw', 'tench'), ('n01440764', 'n01443537', 'n03000684'), [2, 0]),
+    (('n03000684', 'n01440764'), ('tench, Tinca tinca', 'goldfish', 'chain saw, chainsaw'), [2, 0])])
+def test_numbers_and_the_names_of_imagenet_find_their_class(theirs, ours, expected):
+    source = trained.renumber(Pixels([], np.array([0, 1], np.int32), theirs), ours, 3)
+    assert source.labels.tolist() == expected
+
+
+def test_fewer_labels_without_names_where_they_are_known_to_be_the_models():
+    source = Pixels([], np.array([1, 0], np.int32), ())
+    assert trained.renumber(source, CLASSES, 3, by_number=True) is source
 
 
 # --- the commands
@@ -188,11 +209,31 @@ def test_an_import_has_no_data_or_view_of_its_own(run, tmp_path, monkeypatch, ca
     record.write(tmp_path, {'model': entry['model'], 'run': {}})
     (tmp_path / 'checkpoints').symlink_to(run / 'checkpoints')
     loaded = trained.load(tmp_path, normalize={'mean': (0.5, 0.5, 0.5)})
-    assert (loaded.view.size, loaded.view.resize, loaded.class_names) == (224, 256, ())
+    assert (loaded.view.size, loaded.view.resize, loaded.class_names) == (32, 32, ())
     assert loaded.normalize.mean == (0.5, 0.5, 0.5) and loaded.normalize.std == (0.229, 0.224, 0.225)
     for arguments, message in [((), 'is an import'), (('--format', 'folder', '--path', run), '--format needs --split')]:
         code, _ = called(monkeypatch, capsys, 'evaluate', '--checkpoint', tmp_path, *arguments)
         assert message in code
+
+
+def test_an_import_knows_imagenets_classes_and_its_view(tmp_path, monkeypatch, capsys):
+    model = models.create('resnet8_cifar', num_classes=1000)
+    variables = jax.device_get(jax.jit(lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3))))())
+    weight_files.write(tmp_path / 'x.safetensors', weights.to_torch(model, variables))
+    folder = tmp_path / 'import'
+    called(monkeypatch, capsys, 'weights', 'import', '--model', 'resnet8_cifar', '--num-classes', 1000, '--input',
+           tmp_path / 'x.safetensors', '--output', folder, '--mean', '0.5,0.5,0.5', '--interpolation', 'bicubic')
+    loaded = trained.load(folder, view={'size': 48})
+    assert loaded.view == EvalView(48, 48, 'bicubic') and loaded.normalize.mean == (0.5, 0.5, 0.5)
+    assert loaded.class_names == tuple(class_names.imagenet()) and trained.load(folder).view.size == 32
+    (tmp_path / 'a.jpg').write_bytes(jpeg(1))
+    _, out = called(monkeypatch, capsys, 'predict', '--checkpoint', folder, tmp_path / 'a.jpg', '--top', 1)
+    wnid, name = out.splitlines()[1].split(None, 2)[1:]
+    assert class_names.imagenet()[wnid].split(', ')[0] == name
+    (tmp_path / 'names.txt').write_text('ant\nbee\n')
+    code, _ = called(monkeypatch, capsys, 'weights', 'import', '--model', 'resnet8_cifar', '--input',
+                     tmp_path / 'x.safetensors', '--output', tmp_path / 'b', '--class-names', tmp_path / 'names.txt')
+    assert 'names.txt has 2 names, and the model 10 classes' in code
 
 
 @pytest.mark.parametrize('command', ['evaluate', 'predict'])

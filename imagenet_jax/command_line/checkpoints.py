@@ -5,6 +5,7 @@ from pathlib import Path
 
 from imagenet_jax import runtime, trained
 from imagenet_jax.command_line import parsing
+from imagenet_jax.images.eval_view import FILTERS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,22 +16,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')
     parser.add_argument('--dtype', help='bfloat16, float16 or float32, where not as trained')
+    add_view(parser, "the run's, or the import's")
+
+
+def add_view(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """Adds what says how the model sees an image; `otherwise` says what holds where they are not given."""
     parser.add_argument('--size', metavar='N', type=parsing.count,
-                        help="side of the centre crop, where not the run's; 224 for an import")
-    parser.add_argument('--resize', metavar='N', type=parsing.count,
-                        help="of the shorter side, before it, where not the run's; 256 for an import")
-    parser.add_argument('--mean', metavar='R,G,B', type=_colour,
-                        help="of pixels in 0..1, where not the run's; ImageNet's for an import")
+                        help=f'side of the centre crop, where not {otherwise}')
+    parser.add_argument('--resize', metavar='N', type=parsing.count, help='of the shorter side, before it, likewise')
+    parser.add_argument('--interpolation', choices=list(FILTERS), help='of that, likewise')
+    parser.add_argument('--mean', metavar='R,G,B', type=_colour, help='of pixels in 0..1, likewise')
     parser.add_argument('--std', metavar='R,G,B', type=_colour, help='likewise')
+
+
+def view(arguments: argparse.Namespace) -> tuple[dict, dict]:
+    """What they change of the sections eval and normalize."""
+    view, normalize = ({name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+                       for names in (('size', 'resize', 'interpolation'), ('mean', 'std')))
+    return view, normalize
 
 
 def load(arguments: argparse.Namespace) -> trained.Trained:
     """The model that they name. Raises UserError."""
     runtime.configure_jax(deterministic=False, compilation_cache=True)
-    view, normalize = ({name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-                       for names in (('size', 'resize'), ('mean', 'std')))
+    changes, normalize = view(arguments)
     return trained.load(arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
-                        view=view, normalize=normalize)
+                        view=changes, normalize=normalize)
 
 
 def _colour(text: str) -> tuple[float, ...]:

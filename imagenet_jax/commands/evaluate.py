@@ -6,7 +6,8 @@
     python -m imagenet_jax evaluate --checkpoint weights/resnet50 --format folder --path data/imagenet --split val
 
 --format, --path and --split are the run's where not given; an import needs them. Labels of another data set are matched
-with the run's by class name; a name that the model does not know is refused. An unreadable image counts as wrong.
+with the model's by class name, or where all names are whole numbers by these; a name that the model does not know is
+refused, and so are fewer classes than it has without names. An unreadable image counts as wrong.
 """
 
 import json
@@ -39,6 +40,8 @@ def main() -> None:
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
     parser.add_argument('--batch-size', metavar='N', type=parsing.count, default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
+    parser.add_argument('--by-number', action='store_true',
+                        help="labels without names are the model's numbers, even where there are fewer than it has")
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     _evaluate(parser.parse_args())
 
@@ -46,7 +49,8 @@ def main() -> None:
 def _evaluate(arguments) -> None:
     trained = checkpoints.load(arguments)
     data = apply(data_section.read, _section(arguments, trained), 'data')
-    source = _open(data, trained)
+    own = arguments.format is None and not arguments.path  # labels that the run was trained on
+    source = _open(data, trained, arguments.by_number or own)
     result = _measure(trained, source, data, arguments.batch_size)
     names = trained.class_names or range(trained.model.num_classes)
     per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
@@ -92,13 +96,13 @@ def _section(arguments, trained: Trained) -> dict:
     return {'format': arguments.format} | given
 
 
-def _open(data: Data, trained: Trained) -> sources.Source:
+def _open(data: Data, trained: Trained, by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
     classes = trained.model.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
     source = data.open(data.eval_split, classes if data.format == 'synthetic' else None, trained.view.size)
     trained.task.check(source)
-    return renumber(source, trained.class_names, classes)
+    return renumber(source, trained.class_names, classes, by_number)
 
 
 def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: int) -> Result:

@@ -4,7 +4,8 @@
     python -m imagenet_jax predict --checkpoint runs/resnet50 --best --top 1 --json photos > photos.jsonl
 
 An argument is an image, or a folder: every image at any depth in it. Prints the likeliest classes, or of a model for
-images of several classes all those that are likelier than not; with --json one line of JSON an image.
+images of several classes all those that are likelier than not; beside a WordNet id of ImageNet's the readable name.
+With --json one line of JSON an image.
 
 Leaves with 1 where an image cannot be read or a folder has none; it is named, and the others are answered all the same.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from imagenet_jax.class_names import readable, shown
 from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.folder import EXTENSIONS
@@ -56,7 +58,7 @@ def _predict(arguments) -> int:
         if arguments.json:
             print(json.dumps({'image': str(file), 'classes': classes}))
         else:
-            lines = [f'  {one["probability"]:.4f}  {one["class"]}' for one in classes]
+            lines = [f'  {one["probability"]:.4f}  {shown(one["class"])}' for one in classes]
             print('\n'.join([str(file), *(lines or ['  no class to name'])]))
     return code
 
@@ -71,5 +73,6 @@ def _files(image: Path) -> list[Path]:
 def _classes(trained: Trained, probabilities: np.ndarray, top: int) -> list[dict]:
     """The classes to show, likeliest first; those without a name have their number."""
     names = trained.class_names
-    return [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
-             'probability': round(float(probabilities[i]), 6)} for i in trained.task.likely(probabilities, top)]
+    answers = [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
+                'probability': round(float(probabilities[i]), 6)} for i in trained.task.likely(probabilities, top)]
+    return [one | ({'name': readable(one['class'])} if readable(one['class']) else {}) for one in answers]

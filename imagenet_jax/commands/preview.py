@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from imagenet_jax import input_pipeline, inspection, models, runtime, sources, step
+from imagenet_jax import class_names, input_pipeline, inspection, models, runtime, sources, step
 from imagenet_jax.command_line import recipes
 from imagenet_jax.errors import UserError, writing
 from imagenet_jax.experiment import Length, Options, length, open_device_part, open_input
@@ -62,7 +62,7 @@ def _preview(config) -> None:
         raise UserError(f'--output {output}: name a picture, such as {output.with_suffix(".png")}')
     options = apply(Options, config, 'config')
     source, batches, skipped, run = _batches(options)
-    names = inspection.classes(source)
+    names = list(map(class_names.shown, inspection.classes(source)))
     with contextlib.closing(batches):
         see = _through_device(options, run)
         seen = map(see, itertools.count(_STEP.value), itertools.islice(batches, skipped, None))

@@ -6,15 +6,20 @@
 """
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import jax
 
-from imagenet_jax import models, record, runtime, weight_files, weights
+from imagenet_jax import models, record, runtime, trained, weight_files, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
-from imagenet_jax.command_line import parsing
+from imagenet_jax.class_names import of_published, shown
+from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError, writing
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, key_value
+from imagenet_jax.sources.image_list import read_class_names
 
 _IMPORT = """Makes a folder with config.json and one checkpoint of a PyTorch model's weights.
 
@@ -23,7 +28,10 @@ _IMPORT = """Makes a folder with config.json and one checkpoint of a PyTorch mod
     python -m imagenet_jax weights import --model resnet20_cifar --option shortcut=B --num-classes 100 \\
         --input resnet20.safetensors --output weights/resnet20
 
-Every name and shape must be the model's; all that are not are listed.
+Every name and shape must be the model's; all that are not are listed, after the model that they look like. A prefix
+before all names is taken off. The folder keeps how the model sees an image, for `evaluate` and `predict`: at its own
+size, with ImageNet's mean and deviation, where you say nothing else; and the names of its classes, which of a model of
+1000 classes are ImageNet's, where you give none.
 """
 _EXPORT = """Writes the weights of a run, or of an imported folder, as torchvision's and timm's models load them.
 
@@ -50,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
     add.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                      help='any other option of the model; may be given again')
+    add.add_argument('--ema', action=argparse.BooleanOptionalAction,
+                     help='the averaged weights, or the raw ones, of a file that holds both; the raw ones if not given')
+    add.add_argument('--class-names', metavar='FILE', type=Path,
+                     help="one a line, in the order of the outputs; ImageNet's for 1000 classes if not given")
+    checkpoints.add_view(add, "the model's own: 224 out of 256 pixels, or 32 for CIFAR, and ImageNet's colours")
     add.set_defaults(run=_import)
     add = commands.add_parser('export', help="a run's weights -> a file", description=_EXPORT, **shape)
     add.add_argument('--checkpoint', required=True, metavar='DIR', type=Path, help='the folder of a run or an import')
@@ -68,16 +81,37 @@ def _import(arguments) -> None:
     if any((arguments.output / name).exists() for name in ('config.json', 'checkpoints')):
         raise UserError(f'{arguments.output} holds a run or an import already; name a new folder')
     record.refuse_patterns(arguments.output)
+    class_names = _class_names(arguments.class_names, model.num_classes)
+    view, normalize = checkpoints.view(arguments)
+    sections = {'eval': trained.import_view(arguments.model, **view), 'normalize': normalize}
+    apply(EvalView, sections['eval'], 'eval')
+    sections['normalize'] = dataclasses.asdict(apply(Normalize, normalize, 'normalize'))
     path, origin = weight_files.find(arguments.input)
-    variables = weights.from_torch(model, weight_files.read(path))
+    variables = weights.from_torch(model, weight_files.read(path), arguments.ema)
     with writing(arguments.output):
         arguments.output.mkdir(exist_ok=True)
         save_variables(arguments.output, variables)
         record.write(arguments.output, {
-            'model': {'name': arguments.model, **options, 'num_classes': model.num_classes},
-            'run': {**runtime.describe(), 'weights': origin}})
+            'model': {'name': arguments.model, **options, 'num_classes': model.num_classes}, **sections,
+            'run': {**runtime.describe(), 'weights': origin, 'class_names': class_names}})
     print(f'{sum(leaf.size for leaf in jax.tree.leaves(variables["params"])):,} parameters of {path} are in '
-          f'{arguments.output}')
+          f'{arguments.output}; it sees {sections["eval"]["size"]} pixels out of {sections["eval"]["resize"]}; '
+          f'{_told(class_names)}')
+
+
+def _class_names(file: Path | None, num_classes: int) -> list[str]:
+    if not file:
+        return list(of_published(num_classes))
+    names = list(read_class_names(file))
+    if len(names) != num_classes:
+        raise UserError(f'--class-names {file} has {len(names)} names, and the model {num_classes} classes')
+    return names
+
+
+def _told(class_names: list[str]) -> str:
+    if not class_names:
+        return 'its classes have no names: --class-names gives them'
+    return f'its classes are {", ".join(map(shown, class_names[:2]))}, ...'
 
 
 def _export(arguments) -> None:

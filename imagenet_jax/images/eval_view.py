@@ -5,24 +5,30 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.decode import decode
+
+# Published weights were measured with one or the other.
+FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalView:
     """Shorter side to `resize`, then the centre crop, uint8 (size, size, 3).
 
-    Decoded in full and filtered antialiased, as Pillow and torchvision do.
+    Decoded in full and filtered antialiased, as Pillow and torchvision do; `interpolation` is one of `FILTERS`.
     """
     size: int
     resize: int
+    interpolation: str = 'bilinear'
 
     def __post_init__(self):
         if self.size < 1:
             raise UserError(f'eval.size {self.size} must be positive')
         if self.size > self.resize:
             raise UserError(f'eval.size {self.size} must be at most eval.resize {self.resize}')
+        if self.interpolation not in FILTERS:
+            raise unknown('eval.interpolation', self.interpolation, FILTERS)
 
     def __call__(self, image: bytes | np.ndarray) -> np.ndarray:
         pixels = decode(image)
@@ -35,4 +41,4 @@ class EvalView:
         # One filter pass that computes the crop alone: the box is the crop in the image's own coordinates.
         down, across = height / to_height, width / to_width
         box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
-        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size), Image.Resampling.BILINEAR, box=box))
+        return np.asarray(Image.fromarray(pixels).resize((self.size, self.size), FILTERS[self.interpolation], box=box))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imagenet_jax.class_names import are_numbers
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.base import Files
 
@@ -24,19 +25,28 @@ EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.gif',
 
 
 class Folder(Files):
-    """Class folders sorted by name are labels 0, 1, ...; images at any depth inside them, sorted by path."""
+    """Class folders sorted by name are labels 0, 1, ...; images at any depth inside them, sorted by path.
 
-    def __init__(self, path: str, split: str):
+    Folders that all have whole numbers below `num_classes` for names, as ImageNet-V2's, are labels by number.
+
+    Args:
+      path: the data set's root.
+      split: the folder under it.
+      num_classes: None where as many as there are folders.
+    """
+
+    def __init__(self, path: str, split: str, num_classes: int | None = None):
         root = Path(path).expanduser() / split
         if not root.is_dir():
             there = sorted(p.name for p in root.parent.glob('*') if p.is_dir())[:10]
             raise UserError(f'no folder {root}; expected <root>/<split>/<class>/<image>. '
                             f'Folders in {root.parent}: {", ".join(there) or "none"}')
-        self.class_names = tuple(_folders(root))
-        if not self.class_names:
+        folders = _folders(root)
+        if not folders:
             raise UserError(f'{root} holds no class folders; expected <root>/<split>/<class>/<image>')
         files, labels, ignored = [], [], 0
-        for label, name in enumerate(self.class_names):
+        self.class_names, numbers = _numbered(root, folders, num_classes or len(folders))
+        for label, name in zip(numbers, folders, strict=True):
             found, others = _images(root, name)
             if not found:
                 raise UserError(f'class folder {root / name} holds no image ({", ".join(EXTENSIONS)})')
@@ -57,6 +67,19 @@ def _folders(root: Path) -> list[str]:
     # A link is asked by path: DirEntry.is_dir raises on one that points to itself.
     return sorted(e.name for e in os.scandir(root) if not e.name.startswith('.')
                   and (os.path.isdir(e.path) if e.is_symlink() else e.is_dir()))
+
+
+def _numbered(root: Path, folders: list[str], num_classes: int) -> tuple[tuple[str, ...], list[int]]:
+    """(class names in label order, each folder's label); a number without a folder is a class of its own."""
+    if are_numbers(folders):
+        numbers = list(map(int, folders))
+        if max(numbers) < num_classes and len(set(numbers)) == len(numbers):
+            found = dict(zip(numbers, folders, strict=True))
+            return tuple(found.get(number, str(number)) for number in range(max(numbers) + 1)), numbers
+        if numbers != sorted(numbers):
+            log.warning('%s: the class folders are numbers, but not all of them below %d: their order as text, %s, '
+                        'decides what label each is', root, num_classes, ', '.join(folders[:3]))
+    return tuple(folders), list(range(len(folders)))
 
 
 def _images(root: Path, name: str) -> tuple[list[str], int]:

@@ -9,6 +9,7 @@ import pytest
 from fixtures_images import class_tree, encode, image_folder, jpeg, scene
 from fixtures_sources import NAMES, create
 
+from imagenet_jax import sources
 from imagenet_jax.images.decode import DecodeError, decode
 
 
@@ -104,3 +105,17 @@ def test_a_file_that_goes_away_is_an_os_error(tmp_path):
     (tmp_path / 'train' / 'ant' / '000.JPEG').unlink()
     with pytest.raises(OSError, match='000'):
         source.image(0)
+
+
+@pytest.mark.parametrize(('names', 'num_classes', 'labels', 'warned'), [
+    (range(12), None, list(range(12)), False), (range(12), 12, list(range(12)), False),
+    ((0, 1, 10), 11, [0, 1, 10], False), (('03', '00'), 4, [0, 3], False), ((1, 2, 10), 3, [0, 1, 2], True),
+    ((0, 1, 10), None, [0, 1, 2], False),
+    ((0, 10, 'ant', 2), 20, [0, 1, 2, 3], False)])
+def test_folders_that_are_all_numbers_are_labels_by_number(tmp_path, caplog, names, num_classes, labels, warned):
+    image_folder(tmp_path, {f'train/{name}/a.jpg': b'x' for name in names})
+    source = sources.create('folder', str(tmp_path), 'train', num_classes)
+    assert sorted(source.labels.tolist()) == labels
+    for index in range(len(source)):
+        assert source.class_names[source.labels[index]] == source.key(index).split('/')[0]
+    assert ('order as text' in caplog.text) == warned

@@ -12,6 +12,7 @@ from runs import ROOT
 
 from imagenet_jax import models, weight_files, weights
 from imagenet_jax.errors import UserError
+from imagenet_jax.models import catalog
 
 CIFAR_WEIGHTS = ROOT.parent / 'shared' / 'data' / 'weights' / 'resnet20_cifar10.th'
 
@@ -93,10 +94,65 @@ def test_image_size_is_the_one_that_flattens_fits():
     lambda d: {'net': d, 'acc': 91.0}, lambda d: {'state_dict': {'model': d}},
     lambda d: {f'module.{n}': v for n, v in d.items()}, lambda d: {f'_orig_mod.{n}': v for n, v in d.items()},
     lambda d: {'state_dict': {f'_orig_mod.module.{n}': v for n, v in d.items()}},
-    lambda d: {n: v for n, v in d.items() if 'num_batches_tracked' not in n}])
+    lambda d: {n: v for n, v in d.items() if 'num_batches_tracked' not in n},
+    lambda d: {'n_averaged': np.int64(5)} | {f'module.{n}': v for n, v in d.items()},
+    lambda d: {'ema': {'module': d, 'decay': 0.999}, 'optimizer': {'state': {0: {'exp_avg': d['conv1.weight']}}}},
+    lambda d: {'a': {'name of its own': {f'module.model.{n}': v for n, v in d.items()}}},
+    lambda d: {f'net.{n}': v for n, v in d.items()} | {'criterion.weight': np.ones(3), 'n': 3},
+    lambda d: {('head.' if n.startswith('linear') else 'backbone.') + n: v for n, v in d.items()}])
 def test_forms_of_state_dict(resnet20, wrap):
     model, variables, state_dict = resnet20
     assert_same(weights.from_torch(model, wrap(state_dict)), variables)
+
+
+KINDS = {'state_dict': 'state_dict_ema', 'model': 'model_ema', 'net': 'ema', 'weights': 'ema_state_dict',
+         'params': 'modelEMA'}
+
+
+@pytest.mark.parametrize('wrap', [
+    *(lambda raw, ema, keys=keys: dict(zip(keys, (raw, ema), strict=True)) for keys in KINDS.items()),
+    lambda raw, ema: {'model': raw, 'model_ema': {'n_averaged': 5} | {f'module.{n}': v for n, v in ema.items()}},
+    lambda raw, ema: {'state_dict': {f'{start}.{n}': v for start, d in (('net', raw), ('ema_net', ema))
+                                     for n, v in d.items()}}])
+def test_raw_or_averaged_weights_by_choice(resnet20, wrap, caplog):
+    caplog.set_level('INFO', 'imagenet_jax')
+    model, variables, raw = resnet20
+    file = wrap(raw, raw | {'linear.bias': np.full(10, 7, np.float32)})
+    for ema, averaged in ((None, False), (False, False), (True, True)):
+        caplog.clear()
+        bias = weights.from_torch(model, file, ema)['params']['linear']['bias']
+        np.testing.assert_array_equal(bias, 7 if averaged else variables['params']['linear']['bias'])
+        assert f'the {"averaged" if averaged else "raw"} ones are taken' in caplog.text
+
+
+def test_a_kind_of_weights_that_is_not_there_is_refused(resnet20):
+    model, _, raw = resnet20
+    for file, ema, message in (
+            ({'model': raw}, True, 'holds no averaged weights; what it holds is raw: model'),
+            ({'model_ema': raw}, False, 'holds no raw weights; what it holds is averaged: model_ema'),
+            ({f'{start}.{n}': v for start in ('student', 'teacher') for n, v in raw.items()}, None,
+             'several sets of weights, under student and teacher')):
+        with pytest.raises(UserError, match=message):
+            weights.from_torch(model, file, ema)
+
+
+def test_weights_of_another_model_are_recognised(resnet20, caplog):
+    caplog.set_level('INFO', 'imagenet_jax')
+    other = {f'module.{n}': v for n, v in resnet20[2].items()}
+    with pytest.raises(UserError, match=r'fit CifarResNet: its arrays look like resnet20_cifar\n  missing: layer1\.3'):
+        weights.from_torch(models.create('resnet32_cifar'), other)
+    assert 'taken off the names of the weights: module.' in caplog.text
+    with pytest.raises(UserError, match='look like those of no registered model'):
+        weights.from_torch(resnet20[0], {'a': np.ones(3), 'b': np.ones(4)})
+
+
+@pytest.mark.parametrize('name', ['resnet20_cifar', pytest.param(None, marks=pytest.mark.slow)])
+def test_sizes_that_are_kept_are_right(name):
+    assert catalog.ARRAYS.keys() == set(models.names())
+    for one in [name] if name else models.names():
+        state_dict = weights.to_torch(models.create(one), random_variables(models.create(one), catalog.image_size(one)))
+        arrays = [value for key, value in state_dict.items() if not key.endswith('num_batches_tracked')]
+        assert catalog.ARRAYS[one] == (len(arrays), sum(value.size for value in arrays))
 
 
 def test_tensors_and_other_dtypes(resnet20):
@@ -116,7 +172,7 @@ def test_misfits_are_listed_all_at_once(resnet20):
     with pytest.raises(UserError) as caught:
         weights.from_torch(model, changed)
     assert str(caught.value).splitlines() == [
-        'the state_dict does not fit CifarResNet:',
+        'the state_dict does not fit CifarResNet: its head has 5 classes, the model 10',
         '  missing: bn1.bias (16,)', '  missing: bn1.running_mean (16,)', '  missing: bn1.running_var (16,)',
         '  missing: bn1.weight (16,)', '  unexpected: epoch ()', '  unexpected: extra.num_batches_tracked ()',
         '  unexpected: extra.weight (2, 3)', '  linear.bias: has shape (5,), the model (10,)',
@@ -131,7 +187,7 @@ def test_misfits_of_variables(resnet20):
 
 @pytest.mark.parametrize(('state_dict', 'message'), [
     ([1, 2], 'a state_dict is a dict of arrays by name; this is of type list'),
-    ({'a': np.zeros(1), 'module.a': np.zeros(1)}, 'differ only in a prefix')])
+    ({'epoch': 3, 'optimizer': {}}, "holds no arrays; its keys are 'epoch', 'optimizer'")])
 def test_no_state_dict(resnet20, state_dict, message):
     with pytest.raises(UserError, match=message):
         weights.from_torch(resnet20[0], state_dict)

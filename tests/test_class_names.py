@@ -1,0 +1,34 @@
+"""ImageNet's names, in all the forms that data sets and libraries have them in."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from imagenet_jax import class_names
+
+IDS = tuple(class_names.imagenet())
+
+
+def test_a_thousand_in_the_order_of_published_outputs():
+    assert len(IDS) == 1000 and list(IDS) == sorted(IDS) and all(re.fullmatch('n[0-9]{8}', name) for name in IDS)
+    assert class_names.shown('n01440764') == 'n01440764 tench' and class_names.shown('ant') == 'ant'
+
+
+def test_other_libraries_mean_the_same_classes():
+    timm = importlib.util.find_spec('timm')  # its files alone: it imports much that may be broken
+    if not timm:
+        pytest.skip('no timm')
+    folder = Path(timm.origin).parent / 'data' / '_info'
+    assert (folder / 'imagenet_synsets.txt').read_text().split() == list(IDS)
+    lines = (folder / 'imagenet_synset_to_lemma.txt').read_text().splitlines()
+    words = list(map(dict(line.split('\t') for line in lines).get, IDS))
+    assert class_names.match(words, IDS) == tuple(range(1000))  # 'crane' is there twice: the order decides
+    assert class_names.match(['cardigan', 'Cardigan', 'chain_saw'], IDS) == (474, 264, 491)
+
+
+@pytest.mark.parametrize('name', ['crane', 'unicorn', 'n99999999'])
+def test_what_means_no_one_class_is_refused(name):
+    with pytest.raises(class_names.UserError, match=f"none of the 1000 that the model knows, the first: '{name}'"):
+        class_names.match([name], IDS)
