@@ -19,6 +19,7 @@ _AVERAGED = re.compile(r'(?<![a-zA-Z])(?i:ema|swa|avg|averaged?)(?![a-z])|(?<=[a
 _COUNTER = 'n_averaged'
 # Left in a model's buffers by what counts its operations (thop).
 _IGNORED = (_COUNTER, 'total_ops', 'total_params')
+_DEEPEST = 20
 
 
 class Weights(NamedTuple):
@@ -74,11 +75,14 @@ def _titles(found: Collection[Weights]) -> str:
 
 
 def _all(state_dict: Mapping, expected: frozenset[str]) -> list[Weights]:
-    """Every set of weights that has most of the names that any has; where none has one, the largest dict of arrays."""
+    """Every set of weights that has about as many of the names as any; where none has half, the largest dict of arrays.
+
+    Other models' blocks have some of the names too, under many prefixes.
+    """
     dicts = dict(_dicts(state_dict, (), set()))
     found = [one for place, values in dicts.items() for one in _in_dict(place, values, expected)]
     most = max((_fit(one, expected) for one in found), default=0)
-    if most:
+    if 2 * most >= len(expected):
         return [one for one in found if 2 * _fit(one, expected) >= most]
     place, values = max(dicts.items(), key=lambda pair: sum(map(_is_array, pair[1].values())))
     if not any(map(_is_array, values.values())):
@@ -98,7 +102,7 @@ def _dicts(tree: Mapping, path: tuple[str, ...], seen: set[int]) -> Iterator[tup
     seen.add(id(tree))
     yield '.'.join(path), {str(name): value for name, value in tree.items() if not isinstance(value, Mapping)}
     for name, value in tree.items():
-        if isinstance(value, Mapping) and id(value) not in seen:
+        if isinstance(value, Mapping) and id(value) not in seen and len(path) < _DEEPEST:
             yield from _dicts(value, (*path, str(name)), seen)
 
 

@@ -99,7 +99,7 @@ def test_a_head_that_cannot_be_kept_or_could_not_learn_is_refused(given, caplog)
     frozen['linear']['kernel'] = True
     with pytest.raises(UserError, match=r'config\.freeze holds linear/kernel, a head that starts anew'):
         finetune.start(str(folder), model, (), 'new', variables['params'], frozen)
-    with pytest.raises(UserError, match='is for 7 classes, and config.model.num_classes=3: its head cannot be kept'):
+    with pytest.raises(UserError, match=r'is for 7 classes, and config\.model\.num_classes=3: its head cannot be kept'):
         finetune.load(str(folder), models.create('resnet8_cifar', num_classes=3), (), 'keep')
     for head, source, message in (('old', 'x', "unknown config.init_head 'old'"), ('keep', '', 'which is unset')):
         with pytest.raises(UserError, match=message):

@@ -90,8 +90,8 @@ def test_pickled_code_is_not_run(tmp_path):
 
 def test_what_training_scripts_save_beside_the_weights_is_harmless(tmp_path):
     torch = pytest.importorskip('torch')
-    torch.save({'model': {'a': torch.ones(2)}, 'args': argparse.Namespace(out=Path('x'), lr=0.1), 'best': np.float64(3)},
-               tmp_path / 'x.pth')
+    beside = {'args': argparse.Namespace(out=Path('x'), lr=0.1), 'best': np.float64(3)}
+    torch.save({'model': {'a': torch.ones(2)}, **beside}, tmp_path / 'x.pth')
     assert weight_files.read(tmp_path / 'x.pth')['best'] == 3
 
 

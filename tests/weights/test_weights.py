@@ -144,6 +144,8 @@ def test_weights_of_another_model_are_recognised(resnet20, caplog):
     assert 'taken off the names of the weights: module.' in caplog.text
     with pytest.raises(UserError, match='look like those of no registered model'):
         weights.from_torch(resnet20[0], {'a': np.ones(3), 'b': np.ones(4)})
+    with pytest.raises(UserError, match='look like those of no registered model'):  # and not: several sets of weights
+        weights.from_torch(resnet20[0], {f'body.{i}.bn1.{n}': np.ones(3) for i in range(9) for n in ('weight', 'bias')})
 
 
 @pytest.mark.parametrize('name', ['resnet20_cifar', pytest.param(None, marks=pytest.mark.slow)])
