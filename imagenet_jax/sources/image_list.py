@@ -50,7 +50,7 @@ class ImageList(Files):
                 labels.append(label)
         super().__init__(root, files, np.array(labels, np.int32))
         names = Path(path).expanduser() / _NAMES
-        self.class_names = _class_names(names) if names.exists() else ()
+        self.class_names = class_names(names) if names.exists() else ()
 
     @classmethod
     def is_at(cls, path, split):
@@ -86,7 +86,8 @@ def _entry(place: str, line: str) -> tuple[str, int]:
     return file, int(label)
 
 
-def _class_names(file: Path) -> tuple[str, ...]:
+def class_names(file: Path) -> tuple[str, ...]:
+    """One a class in label order, of a file as above. Raises UserError."""
     lines = [line for line in _lines(file) if line]
     if any(re.search('[\ud800-\udfff]', line) for line in lines):
         raise UserError(f'{file} is not UTF-8')
