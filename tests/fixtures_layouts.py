@@ -1,9 +1,11 @@
 """Small data sets in each layout on disk, made on the spot: three classes (voc: 20), split 'train'."""
 
+import io
 import os
 import pickle
 import struct
-from collections.abc import Callable
+import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lmdb
@@ -123,6 +125,26 @@ def voc(root: Path, folder: str = 'VOC2012', lines: str = '\n'.join(ANNOTATIONS)
     return image_folder(root, {f'{folder}/{name}': data for name, data in files.items()})
 
 
+def tar(file: Path, files: Sequence[tuple[str, bytes]], mode: str = 'w') -> Path:
+    """A tar of (name, contents)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, mode) as archive:
+        for name, data in files:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return file
+
+
+def shards(root: Path, name: str = 'tiny-train-%04d.tar', **others: bytes) -> Path:
+    """Two tars of three samples each, labels i % 3; `others` are more files of the second."""
+    for number in range(2):
+        images = range(3 * number, 3 * number + 3)
+        files = [pair for i in images for pair in ((f'n/{i}.jpg', jpeg(i)), (f'n/{i}.cls', b'%d\n' % (i % 3)))]
+        tar(root / (name % number), files + (list(others.items()) if number else []))
+    return root
+
+
 def hub(root: Path) -> Path:
     """A Parquet file of three images."""
     return parquet_file(root / 'train-0.parquet', [jpeg(i) for i in range(3)], [0, 1, 2]).parent
@@ -130,4 +152,4 @@ def hub(root: Path) -> Path:
 
 # Format -> what writes a good one into a folder.
 LAYOUTS = {'folder': class_tree, 'parquet': hub, 'flat': flat, 'list': listed, 'lmdb': database, 'cifar': cifar10,
-           'voc': voc}
+           'voc': voc, 'webdataset': shards}

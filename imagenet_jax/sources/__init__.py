@@ -17,10 +17,11 @@ from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
 from imagenet_jax.sources.voc import Voc
+from imagenet_jax.sources.webdataset import WebDataset
 
 _SOURCES = {'folder': Folder, 'flat': Flat, 'list': ImageList, 'array_record': ArrayRecord, 'ilsvrc2012': Ilsvrc2012,
-            'parquet': Parquet, 'tfds': Tfds, 'lmdb': Lmdb, 'cifar': Cifar, 'voc': Voc, 'digits': Digits,
-            'synthetic': Synthetic}
+            'parquet': Parquet, 'webdataset': WebDataset, 'tfds': Tfds, 'lmdb': Lmdb, 'cifar': Cifar, 'voc': Voc,
+            'digits': Digits, 'synthetic': Synthetic}
 # More is a label that is no class number: commands make a name for each.
 _MOST_CLASSES = 1_000_000
 
@@ -76,6 +77,9 @@ def _check_labels(source: Source, path: str, split: str, num_classes: int | None
             raise UserError(f'{bad.sum()} images of {path}, split {split!r}, have labels other than 0, 1 and NaN, the '
                             f'first {source.key(int(bad.argmax()))}')
         return
+    if (source.labels == -1).all():
+        raise UserError(f'every label of {path}, split {split!r}, is -1, as where labels are kept secret: use another '
+                        'split')
     if num_classes is None:
         num_classes = min(max(len(source.class_names), source.num_labels), _MOST_CLASSES)
     bad = (source.labels < 0) | (source.labels >= num_classes)

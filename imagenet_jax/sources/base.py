@@ -95,14 +95,18 @@ class Files(Source):
         self._files = np.array([os.fsencode(f) for f in files])
 
     def image(self, index):
-        path = os.path.join(self._root, self.key(index))  # pathlib takes twice as long
-        with open(path, 'rb', buffering=0, opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError('it is no regular file')
-            return file.read()
+        return read_file(os.path.join(self._root, self.key(index)))  # pathlib takes twice as long
 
     def key(self, index):
         return os.fsdecode(self._files[index].item())
+
+
+def read_file(path: str) -> bytes:
+    """A regular file's bytes. Raises OSError."""
+    with open(path, 'rb', buffering=0, opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError('it is no regular file')
+        return file.read()
 
 
 def _without_waiting(path, flags):

@@ -1,16 +1,23 @@
 """Parquet files as on the Hugging Face hub.
 
-    root/train-00000-of-00002.parquet
+    root/train-00000-of-00002.parquet           or in root/data/
     root/train-00001-of-00002.parquet
-    root/validation-00000-of-00001.parquet
+    root/validation-00000-of-00001.parquet      also the split val, where there is none of that name
+    root/train.parquet                          one file a split
+    root/train/0000.parquet                     as the hub converts; root/partial-train/ has the first part of a split
 
-Column `image` (or `img`): a struct with the encoded `bytes`. Column `label` (or `fine_label`): integers, their class
-names in the schema's metadata. The files may also lie in `root/data/`. Every file of a split must be there, and all of
-them must have the same columns and class names.
+The root may be a data set's folder with one configuration in it, which is then read: root/<configuration>/...; of
+several the path must name one. Every file of a split must be there, and all of them must have the same columns and
+class names.
+
+The image column is a struct with the encoded `bytes`, or a `path` beside the file where those are null; or just
+bytes, or just paths. Labels are integers, their class names in the schema's metadata, or texts, which are the class
+names: numbered in alphabetical order, in every split as in train.
 """
 
 import collections
-import json
+import logging
+import os
 import re
 import threading
 from pathlib import Path
@@ -20,73 +27,85 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.sources.base import Source
+from imagenet_jax.sources import parquet_columns
+from imagenet_jax.sources.base import Source, read_file
+from imagenet_jax.sources.shards import matching, refuse_gaps, spellings
+
+log = logging.getLogger(__name__)
 
 # Decoded row groups kept in memory by one process. Small data sets stay there whole; one that does not fit is read
 # again and again under a shuffle.
 CACHE_BYTES = 2 << 30
 
-
-# After the split's name; older writers add a hash.
-_NUMBERED = re.compile(r'-(\d+)(?:-of-(\d+))?(?:-[0-9a-f]+)?\.parquet')
+# A file's number and of how many it is; older writers add a hash.
+_NUMBER = r'(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{8,})?\.parquet'
+# A list of the images' names and the like, which hub folders of images have, is no part of them.
+_ANY = r'(?!metadata\.).*\.parquet'
+# Read at once: Arrow holds no more than 2 GiB of images in one array of structs.
+_ROWS = 256
 
 
 class Parquet(Source):
-    """Rows in file order; row groups are read on demand and the most recent kept."""
+    """Rows in file order; row groups are read on demand and the most recent kept.
 
-    def __init__(self, path: str, split: str):
-        self._files = _files(path, split)
-        if not self._files:
-            there = sorted(p.name for p in Path(path).expanduser().glob('**/*.parquet'))[:10]
-            raise UserError(f'no {split}-*.parquet in {path}; parquet files there: {", ".join(there) or "none"}')
-        _refuse_gaps(self._files, split)
+    Args:
+      path: as above.
+      split: as the files are named.
+      labels: the column of labels, or what comes before its `_label`, such as 'coarse'; '': the usual one.
+    """
+
+    def __init__(self, path: str, split: str, labels: str = ''):
+        self._root, self._files = _find(Path(path).expanduser(), split)
         self._groups = []  # (file, row group, first row)
-        self._columns: tuple = ()
-        labels = []
+        self._option, self._columns = labels, ()
+        found = []
         for file in self._files:
-            labels.append(self._scan(file, sum(map(len, labels))))
+            found.append(self._scan(file, sum(map(len, found))))
         self._starts = np.array([start for _, _, start in self._groups])
-        self.labels = np.concatenate(labels)
+        if self._columns[-1]:
+            self.class_names, self.labels = self._number(split, found)
+        else:
+            pairs = zip(self._files, found, strict=True)
+            self.labels = np.concatenate([parquet_columns.numbers(*pair) for pair in pairs])
         self._open_cache()
 
     @classmethod
     def is_at(cls, path, split):
-        return bool(path) and bool(_files(path, split))
+        return bool(path) and bool(_files(Path(path).expanduser(), split))
 
-    def _scan(self, file: Path, start: int) -> np.ndarray:
+    def _scan(self, file: Path, start: int) -> pa.ChunkedArray:
         """Notes the row groups of one file and returns its labels."""
-        try:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
-            schema = parquet.schema_arrow
-            image = _column(file, schema, ('image', 'img'))
-            label = _column(file, schema, ('label', 'fine_label'))
-            labels = parquet.read([label])[label]
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f'{file} cannot be read as Parquet: {error}') from error
-        if len(labels) != parquet.metadata.num_rows:
-            raise UserError(f'{file} is damaged: {len(labels)} labels for {parquet.metadata.num_rows} rows')
-        if not pa.types.is_integer(labels.type) or labels.null_count:
-            raise UserError(f'{file}: column {label} must hold an integer in every row; it is {labels.type} '
-                            f'with {labels.null_count} nulls')
-        kind = schema.field(image).type
-        if not pa.types.is_struct(kind) or kind.get_field_index('bytes') < 0:
-            raise UserError(f'{file}: column {image} must be a struct with a field bytes; it is {kind}')
-        columns = image, label, _class_names(schema, label)
+        parquet, columns, labels = parquet_columns.read_labels(file, self._option)
         if self._columns and columns != self._columns:
             raise UserError(f'{file} has other columns or class names than {self._files[0]}: {str(columns)[:200]} and '
                             f'{str(self._columns)[:200]}; the files of a split must agree')
         self._columns = columns
-        self._image, _, self.class_names = columns
+        self._image, _, self.class_names, _ = columns
         for group in range(parquet.num_row_groups):
             self._groups.append((file, group, start))
             start += parquet.metadata.row_group(group).num_rows
-        try:
-            return labels.cast(pa.int32()).to_numpy()
-        except pa.ArrowInvalid as error:
-            raise UserError(f'{file}: column {label}: {error}') from error
+        return labels
+
+    def _number(self, split: str, texts: list[pa.ChunkedArray]) -> tuple[tuple[str, ...], np.ndarray]:
+        """Class names and labels, where labels are texts."""
+        texts = pa.chunked_array([chunk.cast(pa.large_string()) for part in texts for chunk in part.chunks],
+                                 pa.large_string())
+        names, others = set(texts.unique().to_pylist()), _files(self._root, 'train') if split != 'train' else []
+        if others:
+            columns = (parquet_columns.read_labels(file, self._option)[2] for file in others)
+            known = {text for column in columns for text in column.unique().to_pylist()}
+            if strangers := sorted(names - known):
+                raise UserError(f'{self._files[0]}: {len(strangers)} classes of split {split!r} are none of the '
+                                f'{len(known)} of split train, the first: {", ".join(map(repr, strangers[:5]))}')
+            names = known
+        names = tuple(sorted(names))
+        number = {name: label for label, name in enumerate(names)}
+        encoded = texts.combine_chunks().dictionary_encode()
+        places = np.array([number[name] for name in encoded.dictionary.to_pylist()], np.int32)
+        return names, places[encoded.indices.to_numpy()]
 
     def _open_cache(self):
-        self._cache: collections.OrderedDict[int, pa.Array] = collections.OrderedDict()
+        self._cache: collections.OrderedDict[int, tuple] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self):
@@ -96,29 +115,31 @@ class Parquet(Source):
         self.__dict__.update(state)
         self._open_cache()
 
-    def _group(self, number: int) -> pa.Array:
-        """The encoded images of one row group."""
+    def _group(self, number: int) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
+        """The encoded images of one row group, and the paths beside them."""
         with self._lock:
             if number not in self._cache:
                 file, group, start = self._groups[number]
                 end = self._groups[number + 1][2] if number + 1 < len(self._groups) else len(self.labels)
                 parquet = pq.ParquetFile(file, page_checksum_verification=True)
-                column = parquet.read_row_group(group, [self._image])[self._image]
+                batches = parquet.iter_batches(_ROWS, row_groups=[group], columns=[self._image])
+                column = pa.Table.from_batches(batches)[self._image]
                 if len(column) != end - start:  # a damaged footer, or a file replaced since it was opened
                     raise OSError(f'{file}: row group {group} holds {len(column)} images, not {end - start}')
-                self._cache[number] = pa.chunked_array([c.field('bytes') for c in column.chunks])
-                while len(self._cache) > 1 and sum(c.nbytes for c in self._cache.values()) > CACHE_BYTES:
+                self._cache[number] = parquet_columns.bytes_and_paths(column)
+                while len(self._cache) > 1 and sum(map(parquet_columns.size, self._cache.values())) > CACHE_BYTES:
                     self._cache.popitem(last=False)
             self._cache.move_to_end(number)
             return self._cache[number]
 
     def image(self, index):
         number = int(np.searchsorted(self._starts, index, side='right')) - 1
+        file, _, start = self._groups[number]
         try:
-            data = self._group(number)[index - int(self._starts[number])].as_py()
-        except pa.ArrowException as error:
-            raise OSError(f'{self._groups[number][0]}: {error}') from error
-        return data or b''
+            data, path = (part[index - start].as_py() if part else None for part in self._group(number))
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise OSError(f'{file}: {error}') from error
+        return _beside(file, path) if data is None and path else data or b''
 
     def key(self, index):
         number = int(np.searchsorted(self._starts, index, side='right')) - 1
@@ -126,42 +147,43 @@ class Parquet(Source):
         return f'{file.name}:{group}:{index - start}'
 
 
-def _files(path: str, split: str) -> list[Path]:
-    root = Path(path).expanduser()
-    return [file for folder in (root, root / 'data') for file in sorted(folder.glob(f'{split}-*.parquet'))
-            if _numbered(file, split)]
+def _find(root: Path, split: str) -> tuple[Path, list[Path]]:
+    """The folder of a configuration, the root itself where it has none, and the files of a split in it."""
+    for name in spellings(split):
+        configurations = [folder for folder in (root, *_folders(root)) if _files(folder, name)]
+        if root in configurations[:1] or len(configurations) == 1:
+            files = _files(configurations[0], name)
+            if files[0].parent.name == f'partial-{name}':
+                log.warning('%s holds only the part of split %s that the hub converted', files[0].parent, name)
+            by_hub = re.fullmatch(r'\d{4}\.parquet', files[0].name)
+            refuse_gaps(files, rf'(?:.*?[-_.])?{_NUMBER}', first=0 if by_hub else 1)
+            return configurations[0], files
+        if configurations:
+            raise UserError(f'{root} holds split {name!r} of {len(configurations)} configurations: set data.path to '
+                            f'one of them: {", ".join(map(str, configurations[:20]))}')
+    there = sorted(str(file.relative_to(root)) for file in root.glob('**/*.parquet'))[:10] if root.is_dir() else []
+    raise UserError(f'no {split}-*.parquet, {split}.parquet or {split}/*.parquet in {root}; parquet files there: '
+                    f'{", ".join(there) or "none"}')
 
 
-def _numbered(file: Path, split: str) -> re.Match | None:
-    return _NUMBERED.fullmatch(file.name.removeprefix(split))
+def _folders(root: Path) -> list[Path]:
+    return sorted(folder for place in (root, root / 'data') if place.is_dir() for folder in place.iterdir()
+                  if folder.is_dir() and not folder.name.startswith('.') and folder != root / 'data')
 
 
-def _refuse_gaps(files: list[Path], split: str) -> None:
-    """A file that is missing would be images that are missing, and a second copy images twice."""
-    parts = [_numbered(file, split).groups() for file in files]
-    counts = {int(count or 0) for _, count in parts}
-    numbers = [int(number) for number, _ in parts]
-    if len(counts) > 1:
-        raise UserError(f'{files[0]} and {len(files) - 1} more are of several splits, of {sorted(counts)} files: keep '
-                        'one of them there')
-    if len(set(numbers)) < len(numbers):
-        raise UserError(f'several files have the same number: {", ".join(map(str, files[:4]))}; keep one of each')
-    count = counts.pop()
-    if missing := sorted(set(range(count)) - set(numbers)):
-        raise UserError(f'of the {count} files of the split of {files[0]}, {len(missing)} are missing, by number: '
-                        f'{", ".join(map(str, missing[:10]))}')
+def _files(root: Path, split: str) -> list[Path]:
+    places = root, root / 'data'
+    named = rf'{re.escape(split)}([-_]{_NUMBER}|\.parquet)'
+    found = [file for place in places for file in matching(place, named)]
+    for folder in (split, f'partial-{split}'):
+        if not (folder.startswith('partial-') and found):
+            found += [file for place in places for file in matching(place / folder, _ANY)]
+    return found
 
 
-def _column(file, schema, names) -> str:
-    for name in names:
-        if name in schema.names:
-            return name
-    raise UserError(f'{file} has no column {" or ".join(names)}; its columns: {", ".join(schema.names)}')
-
-
-def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    try:
-        features = json.loads(schema.metadata[b'huggingface'])['info']['features']
-        return tuple(map(str, features[label]['names']))
-    except (TypeError, KeyError, ValueError):  # written by another tool, or without names
-        return ()
+def _beside(file: Path, path: object) -> bytes:
+    """The image that a row names instead of holding it: below the file's folder. Raises OSError."""
+    path = os.fsdecode(path) if isinstance(path, str | bytes) else ''
+    if not path or path.startswith('/') or '..' in path.split('/') or '\0' in path:
+        raise OSError(f'it is not in {file.name}, and its path {path[:80]!r} leads out of the folder of that')
+    return read_file(os.path.join(file.parent, path))

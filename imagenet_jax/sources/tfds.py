@@ -9,19 +9,28 @@ The split is in TFDS's own language: 'train', 'validation', 'train[:90%]', 'trai
 """
 
 import difflib
-import hashlib
 import logging
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.sources import kept
 from imagenet_jax.sources.base import Source
 
 log = logging.getLogger(__name__)
 
 _FORMAT = 'array_record'
+# Shard by shard, beside what is there, with TFDS's own reader and writer: `tfds convert_format` does the same, but
+# does not start without Apache Beam.
+_CONVERSION = '''import json, pathlib, sys, tensorflow_datasets.core.file_adapters as f; d = pathlib.Path(sys.argv[1]);
+[f.ArrayRecordFileAdapter.write_examples(p.with_name(p.name.replace('.tfrecord-', '.array_record-')),
+enumerate(r.numpy() for r in f.TfRecordFileAdapter.make_tf_data(str(p)))) for p in d.glob('*.tfrecord-*')];
+i = d / 'dataset_info.json'; j = json.loads(i.read_text());
+j.setdefault('alternativeFileFormats', []).append('array_record'); i.write_text(json.dumps(j, indent=2))'''
 
 
 class Tfds(Source):
@@ -67,21 +76,8 @@ class Tfds(Source):
 
     def _cached_labels(self, files) -> np.ndarray:
         """Labels lie inside the records, so that reading them is reading the images: minutes for ImageNet, once."""
-        from imagenet_jax.runtime import cache_folder  # and with it JAX, which other sources do without
-        stats = [(file.filename, file.skip, file.take, _stat(file.filename)) for file in files]
-        kept = cache_folder() / 'labels' / f'{hashlib.sha256(repr(stats).encode()).hexdigest()[:32]}.npy'
-        try:
-            return np.load(kept)
-        except (OSError, ValueError, EOFError):  # none yet, or torn
-            labels = self._read_labels()
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(f'.{os.getpid()}.npy')
-            np.save(partial, labels)
-            os.replace(partial, kept)
-        except OSError as error:
-            log.warning('labels are not kept for the next time: %s', error)
-        return labels
+        stats = [(file.filename, file.skip, file.take, kept.stamp(file.filename)) for file in files]
+        return kept.array(stats, self._read_labels)
 
     def _read_labels(self) -> np.ndarray:
         count = len(self._records)
@@ -112,6 +108,11 @@ def _builder(path: str, dataset: str):
         raise UserError(f'{dataset!r} cannot be opened in {root}: {_line(error)}. data.dataset is '
                         'name[/config][:version]') from error
     formats = {format.value for format in builder.info.available_file_formats()}
+    if formats == {'tfrecord'}:
+        code = ' '.join(_CONVERSION.split('\n'))
+        raise UserError(f'{builder.data_path} holds tfrecord, in which no record can be found without reading all '
+                        f'before. This puts {_FORMAT} beside it, once and with TensorFlow: '
+                        f'{shlex.quote(sys.executable)} -c "{code}" {shlex.quote(str(builder.data_path))}')
     if _FORMAT not in formats:
         raise UserError(f'{builder.data_path} holds {" and ".join(sorted(formats))}, not {_FORMAT}; prepare it in '
                         f'another folder: {_command(dataset, "DIR")}')
@@ -156,11 +157,3 @@ def _leave_encoded(features) -> dict:
 
 def _line(error: Exception) -> str:
     return str(error).split('\n')[0].rstrip('.')  # TFDS explains on pages
-
-
-def _stat(file: str) -> tuple[int, int] | None:
-    try:
-        stat = os.stat(file)
-    except OSError:  # reading will say it better
-        return None
-    return stat.st_size, stat.st_mtime_ns

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from fixtures_images import flip_bit, jpeg, parquet_file
 from fixtures_sources import NAMES, create, refused
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.decode import DecodeError, decode
 from imagenet_jax.sources import parquet as parquet_layout
 
 
@@ -92,35 +90,6 @@ def test_threads_may_read_parquet_at_once(tmp_path, monkeypatch):
     source, order = create('parquet', hub(tmp_path)), np.random.default_rng(0).integers(10, size=200).tolist()
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(source.image, order)) == [jpeg(i) for i in order]
-
-
-def test_null_image_cannot_be_decoded(tmp_path):
-    parquet_file(tmp_path / 'train-0.parquet', [jpeg(), None], [0, 1])
-    source = create('parquet', tmp_path)
-    assert source.image(0) == jpeg()
-    with pytest.raises(DecodeError, match='0 bytes'):
-        decode(source.image(1))
-
-
-@pytest.mark.parametrize('labels,words', [
-    (pa.array([1, None], pa.int64()), 'with 1 nulls'), (pa.array(['a', 'b']), 'it is string'),
-    (pa.array([0.0, 1.0]), 'it is double')])
-def test_labels_that_are_no_integers_are_refused(tmp_path, labels, words):
-    parquet_file(tmp_path / 'train-0.parquet', [jpeg()] * 2, labels)
-    refused('train-0.parquet', 'column label must hold an integer', words, format='parquet', path=tmp_path)
-
-
-def test_image_column_of_another_type_is_refused(tmp_path):
-    pq.write_table(pa.table({'image': [jpeg()], 'label': [0]}), tmp_path / 'train-0.parquet')
-    refused('train-0.parquet', 'column image must be a struct with a field bytes', 'binary',
-            format='parquet', path=tmp_path)
-
-
-def test_missing_columns_are_named_with_those_there(tmp_path):
-    parquet_file(tmp_path / 'train-0.parquet', [jpeg()], [0], image='photo')
-    refused('no column image or img', 'photo, label', format='parquet', path=tmp_path)
-    parquet_file(tmp_path / 'train-0.parquet', [jpeg()], [0], label='kind')
-    refused('no column label or fine_label', 'image, kind', format='parquet', path=tmp_path)
 
 
 def page_data(file: Path) -> int:

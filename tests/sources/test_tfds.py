@@ -194,8 +194,11 @@ def test_missing_data_set_says_what_is_there_and_how_to_prepare_it(tmp_path):
 def test_other_file_formats_are_refused(tmp_path):
     folder = prepare(tmp_path)
     info = folder / 'dataset_info.json'
-    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-    refused(tmp_path, folder, 'holds tfrecord', 'tfds build tiny --file_format=array_record --data_dir=DIR')
+    text = info.read_text()
+    info.write_text(text.replace('"array_record"', '"tfrecord"'))
+    refused(tmp_path, folder, 'holds tfrecord', 'puts array_record beside it', f'" {folder}')
+    info.write_text(text.replace('"array_record"', '"riegeli"'))
+    refused(tmp_path, folder, 'holds riegeli', 'tfds build tiny --file_format=array_record --data_dir=DIR')
 
 
 @pytest.mark.parametrize('split', ['val', 'train[', 'train[:200%]', 'train[:0]', 'train[100:]', ''])
@@ -262,14 +265,15 @@ if __name__ == '__main__':
 """)
     (tmp_path / 'block').mkdir()  # workers too: there is no TensorFlow to import
     (tmp_path / 'block' / 'tensorflow.py').write_text("raise ImportError('not here')")
-    done = subprocess.run([sys.executable, str(script)], cwd=ROOT, text=True, capture_output=True,
-                          env=environment() | {'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path / "block"}'})
+    path = {'PYTHONPATH': f'{ROOT}{os.pathsep}{tmp_path / "block"}'}
+    done = subprocess.run([sys.executable, script], cwd=ROOT, text=True, capture_output=True, env=environment() | path)
     assert done.stdout == 'done\n', done.stderr
 
 
 @pytest.mark.slow
-def test_what_a_builder_prepares(tmp_path):
-    """The long way, which `tfds build` takes; it imports TensorFlow."""
+@pytest.mark.parametrize('file_format', ['array_record', 'tfrecord'])
+def test_what_a_builder_prepares(tmp_path, file_format):
+    """The long way, which `tfds build` takes; tfrecord is converted by the command in the message. With TensorFlow."""
     pytest.importorskip('tensorflow')
     script = tmp_path / 'script.py'
     script.write_text(f"""
@@ -291,9 +295,14 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
         for i in range(9):
             yield i, {{'image': np.full((4, 5, 3), i, np.uint8), 'label': i % 3}}
 
-Tiny(data_dir={str(tmp_path)!r}, file_format='array_record').download_and_prepare()
+Tiny(data_dir={str(tmp_path)!r}, file_format={file_format!r}).download_and_prepare()
 """)
     subprocess.run([sys.executable, str(script)], env=environment(), capture_output=True, check=True)
+    if file_format == 'tfrecord':
+        with pytest.raises(UserError) as caught:
+            create(tmp_path)
+        command = str(caught.value).partition('with TensorFlow: ')[2]
+        subprocess.run(command, shell=True, env=environment(), capture_output=True, check=True)
     source = create(tmp_path)
     pixels = [int(decode(source.image(i)).max()) for i in range(9)]  # TFDS shuffles what it writes
     assert sorted(pixels) == list(range(9)) and source.labels.tolist() == [value % 3 for value in pixels]
