@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.errors import UserError, replacing, writing
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +96,9 @@ def refuse_patterns(folder: Path) -> None:
 
 
 def write(workdir: Path, record: dict) -> None:
-    """Writes config.json whole or not at all."""
-    path = Path(workdir) / 'config.json'
-    partial = path.with_suffix('.json.tmp')
-    partial.write_text(json.dumps(record, indent=2) + '\n')
-    os.replace(partial, path)
+    """Writes config.json whole or not at all. Raises UserError."""
+    with replacing(Path(workdir) / 'config.json') as file:
+        file.write_text(json.dumps(record, indent=2) + '\n')
 
 
 def finish(workdir: Path, entry: dict) -> None:

@@ -23,7 +23,7 @@ class Board:
 @pytest.fixture
 def board(monkeypatch):
     made = Board()
-    monkeypatch.setattr(run_log, '_board', lambda workdir: made)
+    monkeypatch.setattr(run_log.board, 'open_in', lambda workdir, start: made)
     return made
 
 
