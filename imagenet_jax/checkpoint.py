@@ -66,9 +66,7 @@ class Checkpoints:
         self._scores = {saved.RAW: {}, saved.AVERAGED: {}}
         # LatestN must stand beside: best alone would delete the point to resume from.
         keep = policies.AnyPreservationPolicy([policies.LatestN(2), *map(_Best, self._scores.values())])
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
-        with self._saving(self._folder):
-            self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=saved.ITEMS)
+        self._manager = saved.manager(self._folder, preservation_policy=keep, cleanup_tmp_directories=True)
         for name, score_of in saved.evaluated(self._manager).items():
             self._scores[name] |= score_of
 

@@ -63,6 +63,7 @@ class Options:
     seed: int
     deterministic: bool
     compilation_cache: bool
+    resume_unchecked: bool
     dry_run: bool
     message: str
 

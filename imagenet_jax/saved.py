@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
 from imagenet_jax import contents
-from imagenet_jax.errors import UserError, first_line
+from imagenet_jax.errors import UserError, first_line, what_failed
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +22,17 @@ RAW, AVERAGED = 'score', 'ema_score'
 
 
 def reader(folder: Path) -> closing:
-    """Only a reader: whoever trains there may be in the middle of a save."""
-    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-    return closing(ocp.CheckpointManager(folder, options=options, item_names=ITEMS))
+    """Only a reader: whoever trains there may be in the middle of a save. Raises as `manager`."""
+    return closing(manager(folder, read_only=True, create=False, save_interval_steps=0))
+
+
+def manager(folder: Path, **options) -> ocp.CheckpointManager:
+    """Orbax's, of a run's checkpoints. Raises UserError where it takes offence at what lies there."""
+    try:
+        return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options), item_names=ITEMS)
+    except Exception as error:
+        raise UserError(f'cannot open {folder}: {what_failed(error)}; where a file _CHECKPOINT_METADATA in one of its '
+                        'folders is damaged, remove that file, which is not needed') from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ before a command asks for it.
 
 import contextlib
 import importlib
+import inspect
 import logging
 import os
 import signal
@@ -113,6 +114,6 @@ def _start(name: str):
 
 
 def _tell_unraisable(unraisable) -> None:
-    """As Python does; but not of each part of a save that comes too late once one has failed, which is told of."""
-    if str(unraisable.exc_value) != 'Event loop is closed':
+    """As Python does; but not of each part of a save that cannot be written or read: that is told of once."""
+    if not inspect.iscoroutine(unraisable.object) and str(unraisable.exc_value) != 'Event loop is closed':
         sys.__unraisablehook__(unraisable)
