@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
 
     config.deterministic = False            # GPU: the same bits each time, slower
     config.compilation_cache = True         # keep compiled programs in the user's cache folder
+    config.resume_unchecked = False         # go on from checkpoints whose config.json is missing
     config.dry_run = False                  # one step, one evaluation step, one save, and nothing written
     config.distributed = _distributed()     # -> runtime.join_hosts
     return config.lock()

@@ -2,17 +2,15 @@
 
     <run>/checkpoints/<step>/state       the TrainState, or variables alone, in Orbax's standard layout
     <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it, and a CRC-32 of that list
-    <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated
+    <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated;
+                                         of its averaged weights too, where it has any
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
 import contextlib
-import json
 import logging
 import shutil
-import warnings
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,24 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from imagenet_jax import record
-from imagenet_jax.errors import UserError, first_line
-from imagenet_jax.optim import path_name
+from imagenet_jax import contents, record, saved
+from imagenet_jax.carry import carried
+from imagenet_jax.errors import SaveError, UserError, what_failed, writing
 from imagenet_jax.options import chosen
 from imagenet_jax.schedules import Watch
 from imagenet_jax.state import TrainState
 
 log = logging.getLogger(__name__)
-
-_ITEMS = ('state', 'contents', 'evaluation')
-_SEAL = 'crc32'  # in `contents`, beside the names of arrays: of the list itself
-# Part of the state -> the options that decide which arrays it has.
-_DECIDES = {'params': 'model', 'batch_stats': 'model', 'opt_state': 'optimizer', 'ema': 'ema_decay',
-            'slow': 'lookahead.steps'}
 
 
 class _Best(policies.PreservationPolicy):
@@ -55,74 +46,112 @@ class _Best(policies.PreservationPolicy):
 
 
 class Checkpoints:
-    """Saves of one run: the latest two and the best by score are kept.
+    """Saves of one run: the latest two are kept, the best by score, and the one whose averaged weights are best.
 
     Args:
       workdir: the run's folder; its checkpoints/ is made where missing.
+
+    Raises:
+      UserError: there can be no such folder.
     """
 
     def __init__(self, workdir: Path):
         self._folder = Path(workdir).absolute() / 'checkpoints'
+        self._under_way, self._failed = None, False
         self._open()
 
     def _open(self):
-        self._score_of = {}
+        with writing(self._folder):
+            self._folder.mkdir(exist_ok=True)
+        self._scores = {saved.RAW: {}, saved.AVERAGED: {}}
         # LatestN must stand beside: best alone would delete the point to resume from.
-        keep = policies.AnyPreservationPolicy([policies.LatestN(2), _Best(self._score_of)])
-        options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=_ITEMS)
-        self._score_of |= _evaluated(self._manager)
+        keep = policies.AnyPreservationPolicy([policies.LatestN(2), *map(_Best, self._scores.values())])
+        self._manager = saved.manager(self._folder, preservation_policy=keep, cleanup_tmp_directories=True)
+        for name, score_of in saved.evaluated(self._manager).items():
+            self._scores[name] |= score_of
 
-    def save(self, state: TrainState, score: float | None = None) -> None:
-        """Copies the state and writes it in the background; a step that is already saved is left alone."""
-        self._save(int(state.step), state, score)
+    def save(self, state: TrainState, score: float | None = None, ema_score: float | None = None) -> None:
+        """Copies the state and writes it in the background; a step that is already saved is left alone.
 
-    def _save(self, step, state, score=None):
+        Args:
+          state: of the step.
+          score: of its weights in evaluation, where it was evaluated.
+          ema_score: of its averaged weights, where it has any.
+
+        Raises:
+          UserError: it cannot be saved, or the state before could not be.
+        """
+        self._save(int(state.step), state, score, ema_score)
+
+    def _save(self, step, state, score=None, ema_score=None):
         if step in self._manager.all_steps():
             return
-        if score is not None:
-            self._score_of[step] = score
-        self._manager.save(step, args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_sealed(_contents(state))),
-            evaluation=ocp.args.JsonSave({'score': score})))
+        scores = {saved.RAW: score} | ({} if ema_score is None else {saved.AVERAGED: ema_score})
+        self.check(wait=True)
+        for name, value in scores.items():
+            self._scores[name] |= saved.comparable({step: value})
+        self._under_way = self._folder / str(step)
+        with self._saving(self._under_way):
+            self._manager.save(step, args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(contents.sealed(contents.of(state))),
+                evaluation=ocp.args.JsonSave(scores)))
 
-    def restore(self, like: TrainState) -> TrainState | None:
+    @contextlib.contextmanager
+    def _saving(self, path: Path) -> Iterator[None]:
+        """Orbax raises many kinds of error where a disk is full or a folder is none."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            raise SaveError(f'cannot save {path}: {what_failed(error)}') from error
+
+    def check(self, wait: bool = False) -> None:
+        """Raises UserError where the save under way has failed by now, or, where that is waited for, does."""
+        if self._under_way and (wait or not self._manager.is_saving_in_progress()):
+            with self._saving(self._under_way):
+                self._manager.wait_until_finished()
+            self._under_way = None
+
+    def restore(self, like: TrainState, beside: Callable) -> TrainState | None:
         """The newest state that loads and whose every byte is as saved; None where nothing was saved.
 
         Args:
           like: structure, shapes, dtypes and sharding expected, from `TrainStep.abstract`.
+          beside: `TrainStep.beside`, for what options ask for that were others when it was saved.
 
         Raises:
-          UserError: a checkpoint holds other arrays than `like`, or none of them loads.
+          UserError: a checkpoint holds another model's arrays than `like`, or none of them loads.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             return None
-        state, damaged = _first_that_loads(self._folder, steps, lambda step: self._load(step, like))
+        state, damaged = saved.first_that_loads(self._folder, steps, lambda step: self._load(step, like, beside))
         self._put_aside(damaged)
         return state
 
-    def _load(self, step: int, like: TrainState) -> TrainState:
-        contents = _read_contents(self._manager, step)
-        if 'updates' not in contents:
-            return self._load_earlier(step, like, contents)
-        _refuse_other_arrays(self._folder / str(step), contents, _layout(like))
-        state = _restore(self._manager, step, state=ocp.args.StandardRestore(like))
-        _refuse_changed(state, contents)
+    def _load(self, step: int, like: TrainState, beside: Callable) -> TrainState:
+        listed = saved.listed(self._manager, step)
+        if {name: value[:2] for name, value in listed.items()} != contents.layout(like):
+            return self._load_by_name(step, like, beside, listed)
+        state = saved.restore(self._manager, step, state=ocp.args.StandardRestore(like))
+        contents.refuse_changed(state, listed)
         return state
 
-    def _load_earlier(self, step: int, like: TrainState, contents: dict) -> TrainState:
-        """A state of version 0.1: its arrays under today's names, and a watch that has seen no evaluation."""
+    def _load_by_name(self, step: int, like: TrainState, beside: Callable, listed: dict) -> TrainState:
+        """A state that was saved under other options, or by version 0.1: that has seen no evaluation."""
         # A manager that has read a tree so would not save a state any more; and of what it is asked, Orbax warns.
-        with _quiet(), _reader(self._folder) as reader:
-            saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), reader.item_metadata(step).state)
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-            state = _restore(reader, step, state=ocp.args.PyTreeRestore(saved, restore_args=as_numpy))
-        _refuse_changed(state, contents)
-        found = {record.upgrade_state(name): leaf for name, leaf in _named(state).items()}
-        found |= _named({'watch': Watch.start()})
-        _refuse_other_arrays(self._folder / str(step), _layout(found), _layout(like))
-        return jax.tree.map_with_path(lambda path, x: jax.device_put(found[path_name(path)], x.sharding), like)
+        with saved.quiet(), saved.reader(self._folder) as reader:
+            tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), reader.item_metadata(step).state)
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            state = saved.restore(reader, step, state=ocp.args.PyTreeRestore(tree, restore_args=as_numpy))
+        found = contents.named(state)
+        if found.keys() != listed.keys():
+            raise ValueError('its arrays are not those of its list')
+        contents.refuse_changed(state, listed)
+        if 'updates' not in found:
+            found = {record.upgrade_state(name): leaf for name, leaf in found.items()}
+            found |= contents.named({'watch': Watch.start()})
+        return carried(found, like, beside, str(self._folder / str(step)))
 
     def _put_aside(self, steps: list[int]) -> None:
         """Moves damaged saves out of the way of the steps that will be saved again."""
@@ -131,18 +160,19 @@ class Checkpoints:
         self._manager.close()
         if jax.process_index() == 0:
             aside = self._folder.parent / 'damaged_checkpoints'
-            aside.mkdir(exist_ok=True)
-            for step in steps:
-                shutil.rmtree(aside / str(step), ignore_errors=True)
-                (self._folder / str(step)).rename(aside / str(step))
+            with writing(aside / 'x'):
+                for step in steps:
+                    shutil.rmtree(aside / str(step), ignore_errors=True)
+                    (self._folder / str(step)).rename(aside / str(step))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices('damaged checkpoints put aside')
         self._open()
 
     def close(self) -> None:
-        """Waits for saves under way."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for saves under way; raises UserError where one fails."""
+        if not self._failed:  # else its threads may wait for each other for minutes
+            self.check(wait=True)
+            self._manager.close()
 
 
 def save_variables(workdir: Path, variables: dict) -> None:
@@ -156,8 +186,8 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
 
     Args:
       workdir: holds config.json and checkpoints/.
-      best: the best by top-1 or mean average precision, where any was evaluated; else the newest. Either way the first
-        of them that loads.
+      best: the best by top-1 or mean average precision, of the weights that are asked for, where any was evaluated;
+        else the newest. Either way the first of them that loads.
       ema: the running average instead of the raw weights.
 
     Returns:
@@ -171,128 +201,37 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     if entry is None or 'model' not in entry or not folder.is_dir():
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
                         'weights `weights import` makes one')
-    with _reader(folder) as manager:
-        score_of = _evaluated(manager) if best else {}
+    with saved.reader(folder) as manager:
+        score_of = _scores(manager, ema) if best else {}
         steps = sorted(manager.all_steps(), key=lambda step: (score_of.get(step, -1), step), reverse=True)
         if not steps:
             raise UserError(f'{folder} holds no finished checkpoint')
-        variables, damaged = _first_that_loads(folder, steps, lambda step: _load_variables(manager, step, ema))
+        variables, damaged = saved.first_that_loads(folder, steps, lambda step: _load_variables(manager, step, ema))
         log.info('%s: step %d%s', workdir, steps[len(damaged)], ', averaged weights' if ema else '')
     return chosen(entry['model']), variables
 
 
-def _reader(folder: Path) -> closing:
-    """Only a reader: whoever trains there may be in the middle of a save."""
-    options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-    return closing(ocp.CheckpointManager(folder, options=options, item_names=_ITEMS))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    try:
-        with warnings.catch_warnings(action='ignore'):
-            yield
-    finally:
-        absl_logging.set_verbosity(verbosity)
+def _scores(manager, ema: bool) -> dict[int, float]:
+    """Step -> score, of the averaged or the raw weights."""
+    scores = saved.evaluated(manager)
+    if ema and not scores[saved.AVERAGED] and scores[saved.RAW]:
+        log.warning('%s has no scores of averaged weights, as runs of earlier versions: the best is that by its raw '
+                    'weights', manager.directory)
+        return scores[saved.RAW]
+    return scores[saved.AVERAGED if ema else saved.RAW]
 
 
 def _load_variables(manager, step, ema) -> dict:
-    contents = _read_contents(manager, step)
+    listed = saved.listed(manager, step)
     root = ('ema',) if ema else ()
     prefixes = tuple('/'.join([*root, collection, '']) for collection in ('params', 'batch_stats'))
-    shapes = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype, _) in contents.items()
+    shapes = {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype, _) in listed.items()
               if name.startswith(prefixes)}
     if not shapes:
         raise UserError(f'{manager.directory / str(step)} holds no {"averaged weights" if ema else "parameters"}')
     target = flax.traverse_util.unflatten_dict(shapes, sep='/')
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-    state = _restore(manager, step, state=ocp.args.PyTreeRestore(target, restore_args=as_numpy, partial_restore=True))
-    _refuse_changed(state, contents)
+    wanted = ocp.args.PyTreeRestore(target, restore_args=as_numpy, partial_restore=True)
+    state = saved.restore(manager, step, state=wanted)
+    contents.refuse_changed(state, listed)
     return {'batch_stats': {}, **(state['ema'] if ema else state)}
-
-
-def _restore(manager, step, **item):
-    (name,) = item
-    return manager.restore(step, args=ocp.args.Composite(**item))[name]
-
-
-def _evaluated(manager) -> dict[int, float]:
-    """Step -> score, of the steps that were evaluated and whose record of it can be read."""
-    found = {}
-    for step in manager.all_steps():
-        try:
-            evaluation = _restore(manager, step, evaluation=ocp.args.JsonRestore())
-            found[step] = evaluation['score'] if 'score' in evaluation else evaluation['top1']  # its earlier name
-        except Exception as error:  # no reason to stop a run; damage takes as many forms as that of arrays
-            log.warning('%s: its score cannot be read: %s', manager.directory / str(step), type(error).__name__)
-    return {step: score for step, score in found.items() if score is not None}
-
-
-def _first_that_loads(folder: Path, steps: Iterable[int], load: Callable) -> tuple:
-    """(what was loaded, the steps before it that do not load); raises UserError where none does."""
-    damaged = []
-    for step in steps:
-        try:
-            return load(step), damaged
-        except UserError:
-            raise
-        except Exception as error:  # damage shows as ValueError, KeyError, OSError, JSON and zip errors, ...
-            log.warning('checkpoint %s does not load and is passed over: %s: %s', folder / str(step),
-                        type(error).__name__, first_line(error))
-            damaged.append(step)
-    raise UserError(f'none of the checkpoints in {folder} loads ({", ".join(map(str, damaged))}); '
-                    'restore one from a backup, or train in another workdir')
-
-
-def _named(state) -> dict[str, jax.Array]:
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
-
-
-def _layout(state) -> dict[str, list]:
-    return {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _named(state).items()}
-
-
-def _contents(state) -> dict[str, list]:
-    """Array name -> [shape, dtype, CRC-32]. The file format's own checks do not cover array bytes."""
-    layout = _layout(state)
-    for name, leaf in _named(state).items():
-        local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-        layout[name].append(zlib.crc32(np.ascontiguousarray(local)))
-    return layout
-
-
-def _sealed(contents: dict[str, list]) -> dict:
-    return contents | {_SEAL: zlib.crc32(json.dumps(contents, sort_keys=True).encode())}
-
-
-def _read_contents(manager, step) -> dict[str, list]:
-    """As `_contents` made them. Raises ValueError where they are not as they were saved; of lists that were saved
-    without a checksum that cannot be told."""
-    contents = _restore(manager, step, contents=ocp.args.JsonRestore())
-    if all(isinstance(value, list) for value in contents.values()):
-        return contents
-    names = {name: value for name, value in contents.items() if name != _SEAL}
-    if contents != _sealed(names):
-        raise ValueError('its list of arrays is not as it was saved')
-    return names
-
-
-def _refuse_changed(state, contents) -> None:
-    wrong = [name for name, value in _contents(state).items() if value != contents[name]]
-    if wrong:
-        raise ValueError(f'{len(wrong)} arrays differ from what was saved, the first {wrong[0]}')
-
-
-def _refuse_other_arrays(folder, contents, expected) -> None:
-    saved = {name: value[:2] for name, value in contents.items()}
-    if saved == expected:
-        return
-    lines = [f'  {name}: saved {saved.get(name, "absent")}, this run {expected.get(name, "absent")}'
-             for name in sorted(saved.keys() | expected.keys()) if saved.get(name) != expected.get(name)]
-    more = [f'  and {len(lines) - 10} more'] if len(lines) > 10 else []
-    differ = dict.fromkeys(line.strip().split('/')[0] for line in lines)
-    options = ', '.join(f'config.{option}' for part, option in _DECIDES.items() if part in differ)
-    raise UserError('\n'.join([f'{folder} holds other arrays than this config makes; they follow from {options}, which '
-                               'must be as before, or use another --workdir:', *lines[:10], *more]))

@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import errno
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +11,10 @@ from pathlib import Path
 
 class UserError(Exception):
     """Wrong input: says what was found, what was expected and what to do. Shown without a traceback."""
+
+
+class SaveError(UserError):
+    """A checkpoint cannot be saved."""
 
 
 class Stopped(Exception):
@@ -32,6 +38,24 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [''])[0][:300]
 
 
+# What a disk refuses, whoever asks.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+
+
+def what_failed(error: BaseException) -> str:
+    """What the system said, such as 'No space left on device', where another library says it in its own words; else
+    its first line."""
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return f'{cause.strerror}: {cause.filename}' if cause.filename else cause.strerror
+    known = [os.strerror(number) for number in (*DISK, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR)]
+    said = ' '.join(map(str, causes))
+    return next((words for words in known if words in said), first_line(error) or type(error).__name__)
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """While entered, an OSError means that `path` cannot be written; its folder is made."""
@@ -40,3 +64,12 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f'cannot write {path}: {error}') from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the name of a file to write, which takes the place of `path` when it is whole; raises as `writing`."""
+    partial = path.with_name(f'{path.name}.tmp')
+    with writing(path):
+        yield partial
+        os.replace(partial, path)

@@ -64,6 +64,7 @@ class Options:
     seed: int
     deterministic: bool
     compilation_cache: bool
+    resume_unchecked: bool
     dry_run: bool
     message: str
 
@@ -264,9 +265,13 @@ class Experiment:
             row |= {f'ema_{name}': value for name, value in averaged.items() if name != 'bad_samples'}
         return {f'eval/{name}': value for name, value in row.items()}, result
 
+    def scores(self, row: Mapping[str, float]) -> tuple[float, float | None]:
+        """Of an evaluation's row: the score of the weights, and of the averaged ones where there are any."""
+        return row[f'eval/{self.task.score}'], row.get(f'eval/ema_{self.task.score}')
+
     def judge(self, state: TrainState, row: Mapping[str, float]) -> TrainState:
         """The state, aware of an evaluation's row: the schedule and `why_over` go by it."""
-        return self.train_step.judge(state, row[f'eval/{self.task.score}'])
+        return self.train_step.judge(state, self.scores(row)[0])
 
     def why_over(self, state: TrainState) -> str:
         """Why the run goes no further than this state; '' where it does."""

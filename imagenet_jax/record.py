@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.errors import UserError, replacing, writing
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,11 @@ _FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'augment.r
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
 # What differs between two starts of the same run without meaning anything.
-_FREE = ('run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts', 'run.parameters',
-         'run.multiply_adds', 'run.finished')
+_FREE = ('resume_unchecked', 'run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts',
+         'run.parameters', 'run.multiply_adds', 'run.finished')
+# What is a section wherever it is; `loss` was a name in version 0.1.
+_SECTIONS = ('model', 'data', 'augment', 'policy', 'eval', 'normalize', 'erase', 'mix', 'distill', 'optimizer',
+             'schedule', 'lookahead', 'distributed', 'run')
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -96,11 +99,9 @@ def refuse_patterns(folder: Path) -> None:
 
 
 def write(workdir: Path, record: dict) -> None:
-    """Writes config.json whole or not at all."""
-    path = Path(workdir) / 'config.json'
-    partial = path.with_suffix('.json.tmp')
-    partial.write_text(json.dumps(record, indent=2) + '\n')
-    os.replace(partial, path)
+    """Writes config.json whole or not at all. Raises UserError."""
+    with replacing(Path(workdir) / 'config.json') as file:
+        file.write_text(json.dumps(record, indent=2) + '\n')
 
 
 def finish(workdir: Path, entry: dict) -> None:
@@ -114,17 +115,33 @@ def planned_steps(steps: int, epochs: float, examples: int, batch_size: int) -> 
 
 
 def read(workdir: Path) -> dict | None:
-    """The record of an earlier start, in today's form; None where there was none."""
+    """The record of an earlier start, in today's form; None where there was none.
+
+    Raises:
+      UserError: it cannot be read, it is damaged, or of a model that cannot be what it was.
+    """
     path = Path(workdir) / 'config.json'
     try:
         entry = json.loads(path.read_text())
+        flatten(entry if isinstance(entry, dict) else {})
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
+    except RecursionError:
+        raise _damaged(path, 'it is nested too deep') from None
     except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}); mend it, or move it away to resume unchecked') from error
-    if not isinstance(entry, dict) or not isinstance(entry.get('model', {}), dict):
-        raise UserError(f'{path} is damaged (it has no options); mend it, or move it away to resume unchecked')
+        raise _damaged(path, error) from error
+    if not isinstance(entry, dict):
+        raise _damaged(path, f'it has no options, it is {json.dumps(entry)[:40]}')
+    if wrong := [name for name in _SECTIONS if not isinstance(entry.get(name, {}), dict)]:
+        raise _damaged(path, f'{wrong[0]} is no section')
     return upgrade(entry)
+
+
+def _damaged(path: Path, why) -> UserError:
+    return UserError(f'{path} is damaged ({why}); mend it, or move it away, and a run goes on without it with '
+                     '--config.resume_unchecked=True')
 
 
 # Of earlier configs: defaults of version 0.1 that are unset now, with the reader's own the same; and what they did not
@@ -171,10 +188,12 @@ def check_resumable(workdir: Path, record: dict) -> None:
     """Holds this start's record against the earlier one's: refuses a change of model or data, logs any other.
 
     Raises:
-      UserError: names every change that is refused.
+      UserError: names every change that is refused; or there are checkpoints and no record, which goes on only where
+        config.resume_unchecked says so.
     """
     earlier = read(workdir)
     if earlier is None:
+        _refuse_unchecked(workdir, record.get('resume_unchecked', False))
         return
     before, now = _resolved(earlier), _resolved(json.loads(json.dumps(record)))
     changes = {name: (before.get(name), now.get(name)) for name in sorted(before.keys() | now.keys())
@@ -186,6 +205,20 @@ def check_resumable(workdir: Path, record: dict) -> None:
                                    'use another --workdir, or the earlier values']))
     for name, (old, new) in changes.items():
         log.info('resuming with config.%s=%r, which was %r', name, new, old)
+    devices = before.get('run.devices'), now.get('run.devices')
+    if devices[0] != devices[1] and now.get('model.norm') == 'batch':
+        log.info("resuming on %s devices, which were %s: each takes BatchNorm's statistics of its share of a batch, "
+                 'which is another now (config.model.norm)', devices[1], devices[0])
+
+
+def _refuse_unchecked(workdir: Path, asked: bool) -> None:
+    folder = workdir / 'checkpoints'
+    if not any(path.name.isdigit() for path in (folder.iterdir() if folder.is_dir() else ())):
+        return
+    if not asked:
+        raise UserError(f'{workdir} has checkpoints but no config.json to hold this config against: put it back, use '
+                        'another --workdir, or go on without it with --config.resume_unchecked=True')
+    log.warning('%s has no config.json: what this run was asked before is not known, and nothing is checked', workdir)
 
 
 def _resolved(entry: dict) -> dict[str, Any]:

@@ -141,11 +141,15 @@ class TrainStep:
         zero = jnp.int32(0)
         return TrainState(
             step=zero, updates=zero, key=jax.random.key_data(key), params=params, batch_stats=stats,
-            opt_state=self.optimizer.init(params),
-            ema={'params': params, 'batch_stats': stats} if self.ema_decay else {},
-            slow=params if self.lookahead.steps else {}, watch=Watch.start(),
+            **self.beside(params, stats), watch=Watch.start(),
             loss_scale=jnp.float32(INITIAL_SCALE if self.model.dtype == jnp.float16 else 1.0), good_steps=zero,
             bad_steps=zero, bad_in_a_row=zero)
+
+    def beside(self, params, stats) -> dict:
+        """What a state has beside these variables before an update is made: its opt_state, ema and slow."""
+        return {'opt_state': self.optimizer.init(params),
+                'ema': {'params': params, 'batch_stats': stats} if self.ema_decay else {},
+                'slow': params if self.lookahead.steps else {}}
 
     def _step(self, state, batch, *teachers):
         key = step_key(jax.random.wrap_key_data(state.key), state.step)

@@ -15,12 +15,13 @@ from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
 from imagenet_jax.metrics.pictures import confusion_image, image_grid
 from imagenet_jax.metrics.progress import Meter, Progress
+from imagenet_jax.metrics.results import Results
 from imagenet_jax.metrics.run_log import MetricWriter
 
 log = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config, workdir: str | Path) -> dict:
+def train_and_evaluate(config, workdir: str | Path) -> Results:
     """Trains as the config says, going on from the newest checkpoint in `workdir` that loads.
 
     Args:
@@ -28,7 +29,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
       workdir: the run's folder, made where missing; not touched where config.dry_run is set.
 
     Returns:
-      The last row of evaluation, {} where none was made.
+      What the run has come to, earlier starts included; in processes other than the first, what this start has.
 
     Raises:
       UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
@@ -47,13 +48,15 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
             record.check_resumable(workdir, entry)
             checkpoints = Checkpoints(workdir)
             stack.callback(checkpoints.close)
-            restored = checkpoints.restore(experiment.abstract_state())
+            restored = checkpoints.restore(experiment.abstract_state(), experiment.train_step.beside)
             state = restored or experiment.initial_state()
             writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
-            row = _loop(experiment, state, checkpoints, writer, stop, stack)
+            results = Results(experiment.task.score, _about(experiment, entry), writer.rows if writer else ())
+            _loop(experiment, state, checkpoints, writer, results, stop, stack)
         if writer and not config.dry_run:  # now that every save is whole
             record.finish(workdir, entry)
-    return row
+            results.write(workdir, writer.seconds, finished=True)
+    return results
 
 
 def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
@@ -71,11 +74,17 @@ def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
     return writer
 
 
-def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
+def _about(experiment, entry) -> dict:
+    """What summary.json says of the run beside its results."""
+    return {'model': entry['model']['name'], 'parameters': entry['run']['parameters'], 'steps': experiment.steps,
+            'epochs': round(experiment.steps / experiment.steps_per_epoch, 3)}
+
+
+def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
     options, every, start = experiment.options, experiment.every, int(state.step)
     if why := experiment.why_over(state):
         log.info('nothing to do: the run is at %s', why)
-        return {}
+        return
     batches = experiment.train_batches(start)
     stack.callback(batches.close)
     progress = Progress(start, experiment.steps, writer is not None)
@@ -86,7 +95,7 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
         if at == start + 1:
-            _describe_start(experiment, state, batch, writer, at - 1)
+            _describe_start(experiment, state, batch, writer, at)
         elif compiles:
             meter.pause()
             log.info('from step %d on images have %d pixels a side; compiling the train step for them', at, shape[-2])
@@ -107,23 +116,26 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             if every.confusion.due(at, drawn) and result.confusion is not None and writer:
                 image, drawn = confusion_image(result.confusion, experiment.test.class_names), at
                 writer.write_image(at, 'eval/confusion', image)
-        _tell(at, numbers | row if evaluating else numbers, writer, progress)
+        _tell(at, numbers | row if evaluating else numbers, writer, progress, results)
         signal = stop.agreed(at)
         if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
             meter.pause()
-            checkpoints.save(state, row[f'eval/{experiment.task.score}'] if evaluating else None)
+            checkpoints.save(state, *experiment.scores(row) if evaluating else ())
+        checkpoints.check()
         if signal:
             raise Stopped(signal)
         if evaluating and at < experiment.steps and (why := experiment.why_over(state)):
             log.info('the run ends at %s', why)
             break
         meter.resume()
-    return row
 
 
-def _tell(at: int, row: dict, writer, progress) -> None:
+def _tell(at: int, row: dict, writer, progress, results) -> None:
+    results.add({'step': at, **row})
     if row and writer:
         writer.write(at, row)
+        if results.last.get('step') == at:
+            results.write(writer.workdir, writer.seconds)
     if row:
         progress.show(at, row)
 

@@ -1,5 +1,7 @@
 """What is saved comes back to the bit, or not at all."""
 
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,16 +9,21 @@ import pytest
 
 from imagenet_jax import models, record, step
 from imagenet_jax.checkpoint import Checkpoints, load_variables, save_variables
-from imagenet_jax.errors import UserError
-from imagenet_jax.optim import SGD
+from imagenet_jax.errors import SaveError, UserError
+from imagenet_jax.optim import SGD, Lookahead
 from imagenet_jax.task import Softmax
+
+
+def train_step(**options):
+    return step.TrainStep(
+        model=models.create('resnet8_cifar'), schedule=lambda updates: 0.1, task=Softmax(),
+        normalize=lambda images: images, mesh=step.make_mesh(jax.devices()[:2]),
+        **{'optimizer': SGD(), 'ema_decay': 0.9} | options)
 
 
 @pytest.fixture(scope='module')
 def state():
-    return step.TrainStep(
-        model=models.create('resnet8_cifar'), optimizer=SGD(), schedule=lambda updates: 0.1, task=Softmax(),
-        normalize=lambda images: images, mesh=step.make_mesh(jax.devices()[:2]), ema_decay=0.9).init(0, 8)
+    return train_step().init(0, 8)
 
 
 def abstract(state):
@@ -33,16 +40,17 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
-def save(workdir, state, steps=(1, 2), top1=()):
+def save(workdir, state, steps=(1, 2), top1=(), ema_top1=()):
     checkpoints = Checkpoints(workdir)
     for number in steps:
-        checkpoints.save(at(state, number), dict(zip(steps, top1, strict=False)).get(number))
+        checkpoints.save(at(state, number), *(dict(zip(steps, scores, strict=False)).get(number)
+                                              for scores in (top1, ema_top1)))
     checkpoints.close()
 
 
 def restore(workdir, state):
     checkpoints = Checkpoints(workdir)
-    result = checkpoints.restore(abstract(state))
+    result = checkpoints.restore(abstract(state), train_step().beside)
     checkpoints.close()
     return result
 
@@ -67,6 +75,81 @@ def test_best_is_remembered_by_the_next_process(tmp_path, state):
     for number, top1 in enumerate((0.1, 0.9, 0.3, None, 0.2), 1):
         save(tmp_path, state, (number,), () if top1 is None else (top1,))
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [2, 4, 5]
+
+
+def test_the_best_averaged_weights_are_kept_too(tmp_path, state):
+    save(tmp_path, state, (1, 2, 3, 4, 5), (0.1, 0.9, 0.3, 0.2, 0.1), (0.8, 0.2, float('nan'), 0.3, 0.4))
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [1, 2, 4, 5]
+    save(tmp_path, state, (6,))
+    record.write(tmp_path, {'model': {'name': 'resnet8_cifar', 'num_classes': 10}})
+    assert_equal(load_variables(tmp_path, best=True, ema=True)[1], at(state, 1).ema)
+    assert_equal(load_variables(tmp_path, best=True)[1], at(state, 2).variables)
+
+
+# --- other options than when it was saved
+
+
+OPTIONS = {'slow': {'lookahead': Lookahead(3), 'optimizer': SGD(weight_decay=0.0, clip_norm=1.0)},
+           'all': {'optimizer': SGD(momentum=0.0, centralize=True), 'ema_decay': 0.0, 'lookahead': Lookahead(2)}}
+
+
+@pytest.mark.parametrize('now', OPTIONS)
+def test_other_options_carry_over_what_they_share(tmp_path, state, now, caplog):
+    """The rest starts from the weights, or is let go; and what was carried can be saved and trained on."""
+    other = train_step(**OPTIONS[now])
+    state = at(state, 0).replace(opt_state=jax.tree.map(lambda x: x + 1, state.opt_state))
+    save(tmp_path, state)
+    checkpoints = Checkpoints(tmp_path)
+    with caplog.at_level('INFO', 'imagenet_jax'):
+        restored = checkpoints.restore(other.abstract(8), other.beside)
+    saved, fresh = at(state, 2), other.beside(at(state, 2).params, state.batch_stats)
+    assert_equal(restored.variables, saved.variables)
+    assert jax.tree.structure(restored) == jax.tree.structure(other.abstract(8))
+    for part, value in fresh.items():
+        kept = getattr(saved, part)
+        same = jax.tree.structure(kept) == jax.tree.structure(value)
+        assert_equal(getattr(restored, part), kept if same else value)
+    for said in ("the optimizer's momentum: let go (config.optimizer)", 'averaged weights: let go (config.ema_decay)'):
+        assert (said in caplog.text) == (now == 'all')
+    assert 'slow weights: new, from its weights on (config.lookahead.steps)' in caplog.text
+    checkpoints.save(at(restored, 3))
+    checkpoints.close()
+
+
+def test_what_was_off_may_come(tmp_path, state):
+    bare = train_step(**OPTIONS['all']).init(0, 8).replace(slow={})
+    save(tmp_path, bare, (4,))
+    restored = restore(tmp_path, state)
+    assert_equal(restored.ema, at(bare, 4).variables)
+    assert not any(np.any(x) for x in jax.tree.leaves(restored.opt_state))
+
+
+# --- a disk that takes no more
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # of the save's other parts
+@pytest.mark.parametrize('bytes_left', [0, 100_000])
+def test_a_full_disk_is_one_error_and_the_last_good_save_stays(tmp_path, state, bytes_left):
+    """A limit of the size of files is a disk that is full after so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save(tmp_path, state, (1,))
+    checkpoints = Checkpoints(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, before[1]))
+    try:
+        with pytest.raises(SaveError, match=r'^cannot save .*/checkpoints/2: File too large'):
+            checkpoints.save(at(state, 2))
+            while True:
+                checkpoints.check()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    checkpoints.close()  # neither waits nor raises
+    assert_equal(restore(tmp_path, state), at(state, 1))
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / 'checkpoints').write_text('')
+    with pytest.raises(UserError, match=r'cannot write .*/checkpoints: .*File exists'):
+        Checkpoints(tmp_path)
 
 
 def files(folder):
@@ -126,7 +209,7 @@ def test_damaged_newest_gives_way_to_the_one_before(tmp_path, state, damage, cap
     save(tmp_path, state)
     damage(tmp_path / 'checkpoints' / '2')
     checkpoints = Checkpoints(tmp_path)
-    restored = checkpoints.restore(abstract(state))
+    restored = checkpoints.restore(abstract(state), train_step().beside)
     assert_equal(restored, at(state, 1))
     assert f'{tmp_path}/checkpoints/2 does not load' in caplog.text
     checkpoints.save(at(state, 2))  # the way is free for the same step

@@ -61,15 +61,42 @@ def test_a_folder_is_locked_for_as_long_as_its_owner_lives(tmp_path):
         record.locked(tmp_path / 'other').__enter__()
 
 
-@pytest.mark.parametrize('text', ['{"seed":', '[1]', '7', '{"model": 3}'])
+@pytest.mark.parametrize('text', [b'', b'{"seed":', b'[1]', b'7', b'null', b'{"model": 3}', b'{"run": [1]}',
+                                  b'\xff\xfe{\0', b'{"a":' * 5000 + b'1' + b'}' * 5000, b'[' * 100_000])
 def test_a_damaged_record_is_an_error(text, tmp_path):
-    (tmp_path / 'config.json').write_text(text)
+    (tmp_path / 'config.json').write_bytes(text)
     with pytest.raises(UserError, match=r'config\.json is damaged .* mend it, or move it away'):
         record.check_resumable(tmp_path, {'seed': 0})
 
 
+def test_a_record_that_is_a_folder_is_an_error(tmp_path):
+    (tmp_path / 'config.json').mkdir()
+    with pytest.raises(UserError, match=r'config\.json cannot be read: Is a directory'):
+        record.read(tmp_path)
+    with pytest.raises(UserError, match=r'cannot write .*config\.json'):
+        record.write(tmp_path, {})
+
+
 def test_a_new_folder_takes_any_run(tmp_path):
+    (tmp_path / 'checkpoints').mkdir()
     record.check_resumable(tmp_path, {'seed': 0})
+
+
+def test_checkpoints_without_a_record_go_on_only_where_asked(tmp_path, caplog):
+    (tmp_path / 'checkpoints' / '45').mkdir(parents=True)
+    with pytest.raises(UserError, match=r'has checkpoints but no config\.json.*--config\.resume_unchecked=True'):
+        record.check_resumable(tmp_path, {'seed': 0, 'resume_unchecked': False})
+    record.check_resumable(tmp_path, {'seed': 0, 'resume_unchecked': True})
+    assert 'has no config.json' in caplog.text
+
+
+def test_another_number_of_devices_is_told_of_where_it_matters(tmp_path, caplog):
+    for norm in ('batch', 'sync'):
+        entry = record.upgrade({'loss': {'name': 'softmax'}, 'model': {'norm': norm}})
+        record.write(tmp_path, entry | {'run': {'devices': 1}})
+        with caplog.at_level(logging.INFO, 'imagenet_jax'):
+            record.check_resumable(tmp_path, entry | {'run': {'devices': 8}})
+    assert len(caplog.messages) == 1 and 'resuming on 8 devices, which were 1' in caplog.text
 
 
 def test_every_change_that_is_refused_is_named(tmp_path):

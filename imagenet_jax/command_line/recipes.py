@@ -32,7 +32,7 @@ def run(command: Callable[[list[str]], None], usage: str) -> NoReturn:
 
 def _run(command, argv: list[str]) -> int | str | None:
     if not flags.FLAGS['verbosity'].present:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax narrates every save
+        absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax narrates every save, and traces what it raises besides
     running.log_to_stderr(clock=True)
     return running.exit_code(partial(command, argv))  # here, since app.run holds on to exceptions and their tracebacks
 

@@ -6,6 +6,7 @@ before a command asks for it.
 
 import contextlib
 import importlib
+import inspect
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from imagenet_jax.errors import Stopped, UserError
+from imagenet_jax.errors import DISK, SaveError, Stopped, UserError
 
 
 def run(name: str) -> NoReturn:
@@ -25,10 +26,24 @@ def leave(command: Callable[[], int | None]) -> NoReturn:
     """Runs it and leaves; where a reader such as head has seen enough, as SIGPIPE would."""
     try:
         code = exit_code(command)
+    except SystemExit as left:
+        code = left.code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
+        _forget_output()
         code = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        _forget_output()
+        code = f'error: cannot write the output: {error.strerror}'
+    if isinstance(code, _AtOnce):
+        print(code, file=sys.stderr, flush=True)
+        os._exit(1)
     sys.exit(code)
+
+
+class _AtOnce(str):
+    """An error to leave with at once: of the threads that failed to save, some wait for others for many minutes."""
 
 
 def exit_code(command: Callable[[], int | None]) -> int | str | None:
@@ -38,15 +53,26 @@ def exit_code(command: Callable[[], int | None]) -> int | str | None:
     """
     try:
         code = command()
+    except SaveError as error:
+        code = _AtOnce(f'error: {error}')
     except UserError as error:
         code = f'error: {error}'
     except Stopped as stopped:
         code = stopped.exit_code
     except KeyboardInterrupt:
         code = 130
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        code = f'error: cannot write{f" {error.filename}" if error.filename else ""}: {error.strerror}'
     finally:
         sys.stdout.flush()
     return code
+
+
+def _forget_output() -> None:
+    """Leaves nothing to flush at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -68,6 +94,7 @@ def log_to_stderr(clock: bool = False) -> None:
     """Shows our own log lines, with the time of day where wanted."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter('%(asctime)s %(message)s' if clock else '%(message)s', '%H:%M:%S'))
+    logging.raiseExceptions = False  # a log that takes no more, as on a full disk, would be told of in tracebacks
     ours = logging.getLogger('imagenet_jax')
     ours.handlers[:] = [handler]
     ours.setLevel(logging.INFO)
@@ -80,6 +107,13 @@ def _start(name: str):
         from absl import logging as absl_logging
         module = importlib.import_module(f'imagenet_jax.commands.{name}')
     log_to_stderr()
-    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax and TFDS narrate
+    absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax and TFDS narrate, and trace what they raise besides
+    sys.unraisablehook = _tell_unraisable
     sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be text
     return module
+
+
+def _tell_unraisable(unraisable) -> None:
+    """As Python does; but not of each part of a save that cannot be written or read: that is told of once."""
+    if not inspect.iscoroutine(unraisable.object) and str(unraisable.exc_value) != 'Event loop is closed':
+        sys.__unraisablehook__(unraisable)

@@ -50,6 +50,5 @@ def _run(argv: list[str]) -> None:
     if config.dry_run:
         print('dry run: build, one step, one evaluation step and one save went through; nothing is written')
     else:
-        shown = '  '.join(f'{name.removeprefix("eval/")} {value:.4f}' for name, value in result.items())
-        print(f'done: {shown or "no evaluation in this start"}\n'
+        print(f'done: {result}\n'
               f'numbers in {_WORKDIR.value}/metrics.jsonl, curves: tensorboard --logdir {_WORKDIR.value}')

@@ -1,9 +1,9 @@
-"""A run's rows: metrics.jsonl, and TensorBoard through clu."""
+"""A run's rows: metrics.jsonl, and TensorBoard's event files beside."""
 
+import contextlib
 import json
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from imagenet_jax.errors import first_line
+from imagenet_jax.errors import UserError, replacing, writing
+from imagenet_jax.metrics import board
 
 log = logging.getLogger(__name__)
 
@@ -22,38 +23,39 @@ class MetricWriter:
     Args:
       workdir: the run's folder.
       resume_step: the step that this start resumes from, or None for a new run. Rows past it are dropped, since their
-        steps come again.
+        steps come again; of TensorBoard's too.
+
+    Attributes:
+      workdir: the run's folder.
+      rows: what is kept of earlier starts.
 
     Each row has `seconds`, of wall time in all starts that led to it, from the writer's beginning in each.
+
+    Raises:
+      UserError: here and when anything is written: it cannot be.
     """
 
     def __init__(self, workdir: Path, resume_step: int | None):
-        path = Path(workdir) / 'metrics.jsonl'
-        found = [] if resume_step is None else read_rows(path)
-        if resume_step is not None and path.exists() and len(found) < len(path.read_bytes().splitlines()):
-            kept = path.with_suffix('.damaged.jsonl')
-            shutil.copyfile(path, kept)
-            log.warning('%s as it was found is kept as %s', path, kept.name)
-        rows = [row for row in found if row['step'] <= resume_step]
-        if resume_step is not None:
-            mark = {'step': resume_step, 'resume/step': resume_step}
-            # A row of that very step takes the mark, so that no step stands in two rows.
-            if rows and rows[-1]['step'] == resume_step:
-                rows[-1] |= mark
-            else:
-                rows.append(mark)
-        partial = path.with_suffix('.jsonl.tmp')
-        partial.write_text(''.join(map(_line, rows)))
-        os.replace(partial, path)
-        earlier = [row['seconds'] for row in rows if 'seconds' in row]
-        self._began = time.monotonic() - (earlier[-1] if earlier else 0)
-        self._file = path.open('a')
-        self._board = _board(workdir)
+        self.workdir, self._path = Path(workdir), Path(workdir) / 'metrics.jsonl'
+        self._next = 0 if resume_step is None else resume_step + 1
+        self.rows = [] if resume_step is None else _kept_rows(self._path, resume_step)
+        with replacing(self._path) as file:
+            file.write_text(''.join(map(_line, self.rows)))
+        self._began = time.monotonic() - max((row['seconds'] for row in self.rows if 'seconds' in row), default=0)
+        with writing(self._path):
+            self._file = self._path.open('a')
+        self._board = board.open_in(self.workdir, self._next)
+
+    @property
+    def seconds(self) -> float:
+        """Of wall time until now, in all starts."""
+        return time.monotonic() - self._began
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
         """One row of scalars; a value that is not finite becomes null."""
-        self._file.write(_line({'step': step, 'seconds': round(time.monotonic() - self._began, 1), **row}))
-        self._file.flush()
+        with writing(self._path):
+            self._file.write(_line({'step': step, 'seconds': round(self.seconds, 1), **row}))
+            self._file.flush()
         if self._board:
             self._board.write_scalars(step, {name: value for name, value in row.items() if value is not None})
 
@@ -66,20 +68,43 @@ class MetricWriter:
         """The config as a table of text and as hyperparameters, for TensorBoard."""
         if self._board:
             table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
-            self._board.write_texts(0, {'config': table, 'message': str(flat['message'])})
+            self._board.write_texts(self._next, {'config': table, 'message': str(flat['message'])})
             self._board.write_hparams({k: v if isinstance(v, (bool, int, float, str)) else str(v)
                                        for k, v in flat.items()})
 
     def close(self) -> None:
         """Flushes what TensorBoard has not seen."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # each row was flushed: nothing is left but what could not be written
+            self._file.close()
         if self._board:
             self._board.close()
 
 
+def _kept_rows(path: Path, resume_step: int) -> list[dict]:
+    """The rows up to a step, one a step, the last with the mark of resuming; what is damaged is kept beside."""
+    found = read_rows(path)
+    if path.exists() and len(found) < len(path.read_bytes().splitlines()):
+        aside = path.with_suffix('.damaged.jsonl')
+        with writing(aside):
+            shutil.copyfile(path, aside)
+        log.warning('%s as it was found is kept as %s', path, aside.name)
+    rows = {}
+    for row in [*found, {'step': resume_step, 'resume/step': resume_step}]:
+        if row['step'] <= resume_step:
+            rows[row['step']] = rows.get(row['step'], {}) | row
+    return [rows[step] for step in sorted(rows)]
+
+
 def read_rows(path: Path) -> list[dict]:
-    """The rows of metrics.jsonl; lines that are torn, or are none, are left out with a warning."""
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    """The rows of metrics.jsonl; lines that are torn, or are none, are left out with a warning.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}; move it away') from error
     rows = [_row(line) for line in lines]
     if torn := [number for number, row in enumerate(rows, 1) if row is None]:
         log.warning('%s: %d of %d rows are damaged and left out, the first in line %d', path, len(torn), len(lines),
@@ -97,24 +122,10 @@ def _row(line: bytes) -> dict | None:
 
 
 def _is_row(row) -> bool:
-    return (isinstance(row, dict) and isinstance(row.get('step'), int)
+    return (isinstance(row, dict) and type(row.get('step')) is int
             and all(value is None or isinstance(value, (int, float)) for value in row.values()))
 
 
 def _line(row: Mapping) -> str:
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
     return json.dumps(finite) + '\n'
-
-
-def _board(workdir: Path):
-    """clu's TensorBoard writer; None, with one warning, where TensorFlow is missing or does not work."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # and its notice
-    try:
-        from clu import metric_writers  # imports TensorFlow: seconds that only the writing process pays
-        import tensorflow as tf  # isort: skip
-        tf.config.set_visible_devices([], 'GPU')  # a GPU build would take the memory that JAX needs
-    except Exception as error:  # an installation that does not fit raises anything
-        log.warning('no TensorBoard event files, metrics.jsonl alone: %s: %s', type(error).__name__, first_line(error))
-        return None
-    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir)))

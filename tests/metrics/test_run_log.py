@@ -2,10 +2,13 @@
 
 import json
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import run_log
 from imagenet_jax.metrics.run_log import MetricWriter, read_rows
 
@@ -23,7 +26,7 @@ class Board:
 @pytest.fixture
 def board(monkeypatch):
     made = Board()
-    monkeypatch.setattr(run_log, '_board', lambda workdir: made)
+    monkeypatch.setattr(run_log.board, 'open_in', lambda workdir, start: made)
     return made
 
 
@@ -95,6 +98,45 @@ def test_torn_rows_are_left_out_and_the_file_is_kept(torn, tmp_path, caplog):
     MetricWriter(tmp_path, 3).close()
     assert [row['step'] for row in lines(tmp_path)] == [1, 3]
     assert (tmp_path / 'metrics.damaged.jsonl').read_bytes() == found
+
+
+@pytest.mark.slow  # imports TensorFlow
+def test_event_files_hold_each_step_once_however_often_a_run_resumes(tmp_path):
+    from tensorboard.backend.event_processing import event_accumulator, plugin_event_accumulator
+    for resume_step, last in ((None, 3), (None, 5), (3, 6), (3, 7), (7, 7)):  # None again: killed before it saved
+        writer = MetricWriter(tmp_path, resume_step)
+        writer.write_config({'message': 'why'})
+        for step in range((resume_step or 0) + 1, last + 1):
+            writer.write(step, {'loss': float(last)})
+        writer.close()
+        time.sleep(1.1)  # the files of two starts are told apart by the second
+    for reader in (event_accumulator, plugin_event_accumulator):
+        events = reader.EventAccumulator(str(tmp_path), size_guidance={'tensors': 0})
+        events.Reload()
+        assert [event.step for event in events.Tensors('loss')] == [1, 2, 3, 4, 5, 6, 7]
+        assert [event.step for event in events.Tensors('config')] == [0, 4, 8]
+
+
+def test_steps_that_stand_in_several_rows_become_one(tmp_path, board):
+    (tmp_path / 'metrics.jsonl').write_text(
+        '{"step": 4, "resume/step": 4}\n{"step": 2, "a": 1}\n{"step": 4, "b": 2}\n{"step": 4, "resume/step": 4}\n')
+    MetricWriter(tmp_path, 4).close()
+    assert lines(tmp_path) == [{'step': 2, 'a': 1}, {'step': 4, 'resume/step': 4, 'b': 2}]
+
+
+def test_a_log_that_cannot_be_read_or_written_is_one_error(tmp_path, board, monkeypatch):
+    (tmp_path / 'metrics.jsonl').mkdir()
+    with pytest.raises(UserError, match=r'cannot read .*metrics\.jsonl: Is a directory'):
+        MetricWriter(tmp_path, 3)
+    with pytest.raises(UserError, match=r'cannot write .*metrics\.jsonl: .*Is a directory'):
+        MetricWriter(tmp_path, None)
+    (tmp_path / 'metrics.jsonl').rmdir()
+    writer = MetricWriter(tmp_path, None)
+    writer._file.close()
+    writer._file = Path('/dev/full').open('a')
+    with pytest.raises(UserError, match=r'cannot write .*metrics\.jsonl: .*No space left on device'):
+        writer.write(1, {'loss': 1.0})
+    writer.close()
 
 
 def test_pictures_and_the_config_are_for_the_board(tmp_path, board):
