@@ -100,6 +100,8 @@ def _data() -> ConfigDict:
     data.path = 'data/imagenet'             # root of the data set
     data.train_split = 'train'
     data.eval_split = 'val'
+    data.holdout = placeholder(float)       # fraction of the training images that a hash of their keys holds out as
+                                            # eval_split, where the data has no such split
     data.dataset = placeholder(str)         # tfds: name[/config][:version]
     data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
     data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label); parquet:

@@ -20,6 +20,7 @@ class Data:
     path: str
     train_split: str
     eval_split: str
+    holdout: float
     workers: Workers
     on_error: str
     max_bad_fraction: float
@@ -27,16 +28,15 @@ class Data:
 
     def open(self, split: str, num_classes: int | None, size: int) -> sources.Source:
         """Opens one split; see `sources.create`."""
-        return sources.create(self.format, self.path, split, num_classes, size, **self.options)
+        return sources.create(self.format, self.path, split, num_classes, size, holdout=self.holdout,
+                              train_split=self.train_split, eval_split=self.eval_split, **self.options)
 
     def open_both(self, num_classes: int, size: int) -> tuple[sources.Source, sources.Source]:
         """Opens the splits to train and to evaluate on. Raises UserError where their classes differ."""
         train, test = (self.open(split, num_classes, size) for split in (self.train_split, self.eval_split))
         if train.class_names != test.class_names:
-            pairs = itertools.zip_longest(train.class_names, test.class_names)
-            other = ', '.join([f'{a!r} against {b!r}' for a, b in pairs if a != b][:5])
             raise UserError(f'splits {self.train_split} and {self.eval_split} of {self.path} have other classes: '
-                            f'{other}')
+                            f'{_difference(self.train_split, train, self.eval_split, test)}')
         log.info('%s: %d images to train on, %d to evaluate on; %d outputs for %s classes', self.path or self.format,
                  len(train), len(test), num_classes, len(train.class_names) or 'unnamed')
         return train, test
@@ -46,9 +46,20 @@ class Data:
         return BadSamples(source, self.on_error, self.max_bad_fraction)
 
 
-def read(*, format: str, path: str = '', train_split: str = '', eval_split: str = '', processes: int = 0,
-         threads: int = 0, on_error: str = 'skip', max_bad_fraction: float = 0.1, **options) -> Data:
+def _difference(name: str, source: sources.Source, other_name: str, other: sources.Source) -> str:
+    """Which classes one has and the other lacks or, where they have the same ones, which are numbered otherwise."""
+    ours, theirs = source.class_names, other.class_names
+    lacks = [f'{split} lacks {", ".join(map(repr, names[:5]))}' + (f' and {len(names) - 5} more' if names[5:] else '')
+             for split, names in ((other_name, [n for n in ours if n not in set(theirs)]),
+                                  (name, [n for n in theirs if n not in set(ours)])) if names]
+    pairs = itertools.zip_longest(ours, theirs)
+    return '; '.join(lacks) or ', '.join([f'{a!r} against {b!r}' for a, b in pairs if a != b][:5])
+
+
+def read(*, format: str, path: str = '', train_split: str = 'train', eval_split: str = 'val', holdout: float = 0.0,
+         processes: int = 0, threads: int = 0, on_error: str = 'skip', max_bad_fraction: float = 0.1,
+         **options) -> Data:
     """Reads the section; to be called by `options.apply`. Raises UserError."""
-    return Data(format=format, path=path, train_split=train_split, eval_split=eval_split,
+    return Data(format=format, path=path, train_split=train_split, eval_split=eval_split, holdout=holdout,
                 workers=Workers(processes, threads), on_error=on_error, max_bad_fraction=max_bad_fraction,
                 options=options)

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # A later start may not change these: they decide the arrays, which images step t consumes, or what a score means.
 _FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'augment.repeats', 'data.train_split',
-          'optimizer.name', 'run.train_examples', 'run.class_names')
+          'data.holdout', 'optimizer.name', 'run.train_examples', 'run.class_names')
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
 # What differs between two starts of the same run without meaning anything.

@@ -49,20 +49,21 @@ def main() -> None:
 def _evaluate(arguments) -> None:
     trained = checkpoints.load(arguments)
     data = apply(data_section.read, _section(arguments, trained), 'data')
+    split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
-    source = _open(data, trained, arguments.by_number or own)
+    source = _open(data, split, trained, arguments.by_number or own)
     result = _measure(trained, source, data, arguments.batch_size)
     names = trained.class_names or range(trained.model.num_classes)
     per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
                  for measure, values in result.per_class.items()}
     if arguments.json:
         where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path,
-                 'split': data.eval_split, 'images': len(source)}
+                 'split': split, 'images': len(source)}
         print(json.dumps(where | {name: _finite(value) for name, value in (result.scalars | per_class).items()},
                          indent=2))
         return
     titles = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
-    print(f'{data.path or data.format}, split {data.eval_split!r}: {len(source):,} images, '
+    print(f'{data.path or data.format}, split {split!r}: {len(source):,} images, '
           f'{result.scalars["bad_samples"]:,} unreadable')
     for name, title in titles.items():
         if name in result.scalars:
@@ -81,8 +82,7 @@ def _finite(value):
 
 def _section(arguments, trained: Trained) -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
-    given = {'path': arguments.path or None, 'eval_split': arguments.split, 'threads': arguments.workers or None}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
         given['processes'] = 0
     given |= dict(map(key_value, arguments.option))
@@ -96,11 +96,11 @@ def _section(arguments, trained: Trained) -> dict:
     return {'format': arguments.format} | given
 
 
-def _open(data: Data, trained: Trained, by_number: bool) -> sources.Source:
+def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
     classes = trained.model.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
-    source = data.open(data.eval_split, classes if data.format == 'synthetic' else None, trained.view.size)
+    source = data.open(split, classes if data.format == 'synthetic' else None, trained.view.size)
     trained.task.check(source)
     return renumber(source, trained.class_names, classes, by_number)
 

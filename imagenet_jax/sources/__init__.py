@@ -1,5 +1,8 @@
 """Layouts on disk behind one interface: a random-access, labelled source. One file a layout."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from imagenet_jax import options as option_lib
@@ -10,6 +13,7 @@ from imagenet_jax.sources.cifar import Cifar
 from imagenet_jax.sources.digits import Digits
 from imagenet_jax.sources.flat import Flat
 from imagenet_jax.sources.folder import Folder
+from imagenet_jax.sources.holdout import hold_out
 from imagenet_jax.sources.ilsvrc2012 import Ilsvrc2012
 from imagenet_jax.sources.image_list import ImageList
 from imagenet_jax.sources.lmdb import Lmdb
@@ -24,6 +28,8 @@ _SOURCES = {'folder': Folder, 'flat': Flat, 'list': ImageList, 'array_record': A
             'digits': Digits, 'synthetic': Synthetic}
 # More is a label that is no class number: commands make a name for each.
 _MOST_CLASSES = 1_000_000
+# What a split to evaluate on is called.
+_TO_EVALUATE = ('val', 'valid', 'validation')
 
 
 def names() -> list[str]:
@@ -31,7 +37,8 @@ def names() -> list[str]:
     return list(_SOURCES)
 
 
-def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, **options) -> Source:
+def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, *,
+           holdout: float = 0.0, train_split: str = 'train', eval_split: str = 'val', **options) -> Source:
     """Opens one split of a data set and checks it.
 
     Args:
@@ -40,17 +47,27 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
       split: such as 'train'; each layout's docstring says how it is found.
       num_classes: what labels must stay under; None: as many as the data has.
       size: side in pixels of the images of a source that makes its own.
+      holdout: fraction of the training images that is split `eval_split`; `train_split` has the others. 0: none.
+      train_split, eval_split: names of these two; where there is no such split, the root ('') holds the images.
       **options: the layout's own.
 
     Raises:
-      UserError: an unknown format; a path, split or class that is missing; an empty split; labels outside
-        0..num_classes-1; files of two formats.
+      UserError: an unknown format; a path, split or class that is missing or cannot be read; an empty split; labels
+        outside 0..num_classes-1; files of two formats; a `holdout` beside a split to evaluate on.
     """
+    if not 0 <= option_lib.checked('config.data.holdout', holdout, float) < 1:
+        raise UserError(f'config.data.holdout={holdout} must be a fraction from 0 to below 1')
+    if holdout and split in (train_split, eval_split):
+        with _reading(path):
+            whole = _undivided(format, path, train_split, eval_split)
+        whole = create(format, path, whole, num_classes, size, **options)
+        return hold_out(whole, holdout, split == eval_split)
     if format not in _SOURCES:
         raise unknown('data.format', format, names())
     if _SOURCES[format].on_disk and not path:
         raise UserError(f'data.format={format} needs data.path, the root of the data set')
-    present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
+    with _reading(path):
+        present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
     copies = [name for name in present if not _SOURCES[name].refers]
     if format in copies and len(copies) > 1:
         raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(copies)}; keep one of them there')
@@ -58,12 +75,37 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
         raise UserError(f'{path} holds split {split!r} as {present[0]}, not as {format}: set data.format={present[0]}')
     made = {'num_classes': num_classes, 'size': size}  # for a source that makes its images
     given = {name: value for name, value in made.items() if name in option_lib.reads(_SOURCES[format])}
-    source = option_lib.create(_SOURCES, {'format': format, **options}, 'config.data', key='format', path=path,
-                               split=split, **given)
+    with _reading(path):
+        source = option_lib.create(_SOURCES, {'format': format, **options}, 'config.data', key='format', path=path,
+                                   split=split, **given)
     if not len(source):
         raise UserError(f'{path}: split {split!r} is empty')
     _check_labels(source, path, split, num_classes)
     return source
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """While entered, an OSError means that something in the data set cannot be read, such as a folder of others."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+
+
+def _undivided(format: str, path: str, train_split: str, eval_split: str) -> str:
+    """The split that a fraction is held out of."""
+    source = _SOURCES.get(format)
+    if train_split == eval_split:
+        raise UserError(f'config.data.holdout needs two names: train_split and eval_split are both {train_split!r}')
+    if source and not source.on_disk:
+        raise UserError(f'config.data.holdout is not for {format}, which has splits of its own; TFDS also slices them, '
+                        'such as train[:90%] and train[90%:]')
+    for name in dict.fromkeys((eval_split, *_TO_EVALUATE)):
+        if source and name != train_split and source.is_at(path, name):
+            raise UserError(f'config.data.holdout is for data without a split to evaluate on, and {path} has split '
+                            f'{name!r}: leave holdout at 0 and set config.data.eval_split={name}')
+    return '' if source and not source.is_at(path, train_split) and source.is_at(path, '') else train_split
 
 
 def _check_labels(source: Source, path: str, split: str, num_classes: int | None):

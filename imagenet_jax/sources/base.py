@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+# Bytes of an encoded image: 89 million pixels of 16 bits, uncompressed, and a header.
+LARGEST_IMAGE = 513 << 20
+
 
 class Source(abc.ABC):
     """Random access to labelled images. Pickles small, for data workers; threads may read it at once.
@@ -104,9 +107,17 @@ class Files(Source):
 def read_file(path: str) -> bytes:
     """A regular file's bytes. Raises OSError."""
     with open(path, 'rb', buffering=0, opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError('it is no regular file')
+        refuse_large(status.st_size)
         return file.read()
+
+
+def refuse_large(size: int) -> None:
+    """Raises OSError where so many bytes are no image, before they are read."""
+    if size > LARGEST_IMAGE:
+        raise OSError(f'{size:,} bytes are more than an image has')
 
 
 def _without_waiting(path, flags):

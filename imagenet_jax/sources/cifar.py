@@ -26,6 +26,7 @@ _ENTRIES = {('batches.meta', 'fine'): ('labels', 'label_names'), ('meta', 'fine'
 _PARTS = {'train45k': slice(0, 45_000), 'val5k': slice(45_000, 50_000)}
 _SPLITS = ('train', 'test', *_PARTS)
 _SHAPE = (3, 32, 32)
+_LARGEST = 1 << 29  # bytes of a file; CIFAR-100's training images have a quarter of it
 
 
 class Cifar(Source):
@@ -98,6 +99,8 @@ def _folders(path: str) -> list[tuple[Path, str]]:
 
 def _load(file: Path) -> dict:
     try:
+        if file.stat().st_size > _LARGEST:
+            raise ValueError(f'it has {file.stat().st_size:,} bytes, several times those of the largest')
         data = pickles.load(file.read_bytes(), pickles.ARRAYS)
     except (OSError, ValueError) as error:
         raise UserError(f'{file} cannot be read as a file of CIFAR: {error}') from error

@@ -15,7 +15,7 @@ import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.base import Files
-from imagenet_jax.sources.folder import EXTENSIONS
+from imagenet_jax.sources.listing import EXTENSIONS
 
 log = logging.getLogger(__name__)
 

@@ -3,25 +3,28 @@
     root/train/n01440764/n01440764_10026.JPEG
     root/val/n01440764/ILSVRC2012_val_00000293.JPEG
 
-The split is the folder under the root ('' where the root itself holds the classes).
+The split is the folder under the root ('' where the root itself holds the classes). Kaggle's root may be the folder of
+its archive, or ILSVRC or ILSVRC/Data/CLS-LOC in it. A split that holds its images themselves, or in one folder
+`images`, has their classes in a table: see unsorted.py.
 """
 
 import logging
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from imagenet_jax.class_names import are_numbers
 from imagenet_jax.errors import UserError
+from imagenet_jax.sources import unsorted
 from imagenet_jax.sources.base import Files
+from imagenet_jax.sources.label_file import ALIASES
+from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, is_litter
 
 log = logging.getLogger(__name__)
 
-# Of all formats that images/decode.py reads.
-EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.gif', '.bmp', '.dib', '.ppm', '.pgm', '.pbm',
-              '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.avif',
-              '.avifs')
+_KAGGLE = ('', 'ILSVRC/Data/CLS-LOC', 'Data/CLS-LOC')
 
 
 class Folder(Files):
@@ -36,37 +39,61 @@ class Folder(Files):
     """
 
     def __init__(self, path: str, split: str, num_classes: int | None = None):
-        root = Path(path).expanduser() / split
-        if not root.is_dir():
-            there = sorted(p.name for p in root.parent.glob('*') if p.is_dir())[:10]
-            raise UserError(f'no folder {root}; expected <root>/<split>/<class>/<image>. '
-                            f'Folders in {root.parent}: {", ".join(there) or "none"}')
-        folders = _folders(root)
-        if not folders:
-            raise UserError(f'{root} holds no class folders; expected <root>/<split>/<class>/<image>')
-        files, labels, ignored = [], [], 0
-        self.class_names, numbers = _numbered(root, folders, num_classes or len(folders))
-        for label, name in zip(numbers, folders, strict=True):
-            found, others = _images(root, name)
-            if not found:
-                raise UserError(f'class folder {root / name} holds no image ({", ".join(EXTENSIONS)})')
-            files += found
-            labels += [label] * len(found)
-            ignored += others
-        if ignored:
-            log.warning('%s: %d files that are not images by their ending are left out', root, ignored)
+        root = _root(Path(path).expanduser(), split)
+        if root is None:
+            _refuse_missing(Path(path).expanduser(), split)
+        flat = unsorted.images(root)
+        self.class_names, files, labels = unsorted.read(root, split, flat) if flat else _by_folder(root, num_classes)
         super().__init__(root, files, np.array(labels, np.int32))
 
     @classmethod
     def is_at(cls, path, split):
-        root = Path(path).expanduser() / split
-        return bool(path) and root.is_dir() and any(_images(root, name)[0] for name in _folders(root)[:3])
+        root = _root(Path(path).expanduser(), split) if path else None
+        if root is None:
+            return False
+        return unsorted.is_at(root) or any(_images(root, name)[0] for name in class_folders(root)[:3])
 
 
-def _folders(root: Path) -> list[str]:
-    # A link is asked by path: DirEntry.is_dir raises on one that points to itself.
-    return sorted(e.name for e in os.scandir(root) if not e.name.startswith('.')
-                  and (os.path.isdir(e.path) if e.is_symlink() else e.is_dir()))
+def _root(base: Path, split: str) -> Path | None:
+    return next((base / inside / split for inside in _KAGGLE if (base / inside / split).is_dir()), None)
+
+
+def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], list[str], list[int]]:
+    """Class names, paths and labels."""
+    names, files, labels, ignored = class_folders(root), [], [], 0
+    _refuse_no_classes(root, names)
+    class_names, numbers = _numbered(root, names, num_classes or len(names))
+    for label, name in zip(numbers, names, strict=True):
+        found, others = _images(root, name)
+        if not found:
+            raise UserError(f'class folder {root / name} holds no image ({", ".join(EXTENSIONS)}), and is left out of '
+                            f'every split or of none{archives(root / name)}')
+        files += found
+        labels += [label] * len(found)
+        ignored += others
+    if ignored:
+        log.warning('%s: %d files that are not images by their ending are left out', root, ignored)
+    if stray := [e.name for e in os.scandir(root) if is_image(e.name)]:
+        log.warning('%s: %d images that are in no class folder are left out, the first %s', root, len(stray),
+                    min(stray))
+    if len(names) == 1 and min(file.count('/') for file in files) > 1 and len({f.split('/')[1] for f in files}) > 1:
+        raise UserError(f'{root} holds one class folder, {names[0]}, and that only folders: '
+                        f'{_few(class_folders(root / names[0]))}; if they are the classes, move them up to {root}')
+    return class_names, files, labels
+
+
+def _refuse_no_classes(root: Path, names: list[str]) -> None:
+    if not names:
+        raise UserError(f'{root} holds no class folders; expected <root>/<split>/<class>/<image>{archives(root)}')
+    if set(names) <= set().union(*ALIASES):
+        raise UserError(f'{root} holds splits, not classes: {", ".join(names)}; set config.data.path={root} and '
+                        'config.data.train_split and eval_split to two of them')
+    same = {}
+    for name in names:
+        real = os.path.realpath(root / name)
+        if real in same:
+            raise UserError(f'class folders {same[real]} and {name} of {root} are one folder, {real}')
+        same[real] = name
 
 
 def _numbered(root: Path, folders: list[str], num_classes: int) -> tuple[tuple[str, ...], list[int]]:
@@ -98,12 +125,40 @@ def _images(root: Path, name: str) -> tuple[list[str], int]:
         seen.add(real)
         return True
 
-    for folder, inside, files in os.walk(root / name, followlinks=True):
-        inside[:] = [f for f in sorted(inside) if not f.startswith('.')  # thumbnails, notebook checkpoints
+    for folder, inside, files in os.walk(root / name, onerror=_raise, followlinks=True):
+        inside[:] = [f for f in sorted(inside) if not is_litter(f)  # thumbnails, notebook checkpoints
                      and is_new(os.path.join(folder, f))]
         for file in files:
-            if file.lower().endswith(EXTENSIONS) and not file.startswith('.'):
+            if is_image(file):
                 found.append(os.path.relpath(os.path.join(folder, file), root))
             else:
                 others += 1
     return sorted(found), others
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be read is not an empty one."""
+    raise error
+
+
+def _refuse_missing(base: Path, split: str) -> NoReturn:
+    """Says what there is in the place of a split's folder."""
+    folders = class_folders(base) if base.is_dir() else []
+    message = (f'no folder {base / split}; expected <root>/<split>/<class>/<image>. '
+               f'Folders in {base}: {_few(folders) or "none"}{archives(base)}')
+    if not base.is_dir():
+        raise UserError(message + (f'. {base} is a file: unpack it' if base.exists() else ', since it is missing'))
+    others = [name for names in ALIASES if split in names for name in sorted(names) if name != split]
+    if found := [name for name in others if _root(base, name)]:
+        raise UserError(f'{message}. Is it split {found[0]!r}? Set config.data.train_split or eval_split, or --split')
+    if found := [name for name in folders if _root(base / name, split)]:
+        raise UserError(f'{message}. There is one in {base / found[0]}: set config.data.path')
+    no_splits = not set(folders) & set().union(*ALIASES) and Folder.is_at(str(base), '')
+    if no_splits or (split in ALIASES[1] and _root(base, 'train')):
+        message += (f'. {"They seem to be classes, without splits" if no_splits else "There is split train"}: '
+                    "config.data.holdout=0.1 (--option holdout=0.1) holds out a tenth of its images as split 'val'")
+    raise UserError(message)
+
+
+def _few(names: list[str]) -> str:
+    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '')

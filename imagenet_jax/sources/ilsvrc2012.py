@@ -9,23 +9,33 @@ Splits 'train' and 'val'. Labels are the wnids in alphabetical order, as a folde
 not the ILSVRC numbers.
 """
 
+import collections
 import gzip
 import io
-import logging
 import os
+import struct
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.sources.base import Source
-
-log = logging.getLogger(__name__)
+from imagenet_jax.sources.base import Source, refuse_large
 
 _DEVKIT = 'ILSVRC2012_devkit_t12.tar.gz'
 _BLOCK = 512
+_LARGEST_DEVKIT = 64 << 20  # bytes, unpacked; it has about a tenth
+_LARGEST_HEADER = 1 << 20  # bytes of a member's long name and the like
+
+
+class _Devkit(NamedTuple):
+    """ILSVRC numbers -> wnids; wnids -> training images, where it says; the number of each validation image."""
+    wnids: Mapping[int, str]
+    counts: Mapping[str, int]
+    truth: Sequence[int]
 
 
 class Ilsvrc2012(Source):
@@ -40,14 +50,13 @@ class Ilsvrc2012(Source):
             if not file.is_file():
                 there = sorted(p.name for p in root.glob('*'))[:10]
                 raise UserError(f'no file {file}; in {root}: {", ".join(there) or "nothing"}')
-        wnids, truth = _read_devkit(root / _DEVKIT)
-        self.class_names = tuple(sorted(wnids.values()))
+        devkit = _read_devkit(root / _DEVKIT)
+        self.class_names = tuple(sorted(devkit.wnids.values()))
         with self._tar.open('rb') as file:
-            read = _training if split == 'train' else _validation
-            images = sorted(read(file, wnids, truth))
+            images = sorted((_training if split == 'train' else _validation)(file, devkit))
         number = {wnid: label for label, wnid in enumerate(self.class_names)}
         self.labels = np.array([number[wnid] for _, wnid, _, _ in images], np.int32)
-        self._names = np.array([name.encode() for name, _, _, _ in images])
+        self._names = np.array([os.fsencode(name) for name, _, _, _ in images])
         self._places = np.array([place for _, _, *place in images], np.int64).reshape(-1, 2)
 
     @classmethod
@@ -56,82 +65,140 @@ class Ilsvrc2012(Source):
 
     def image(self, index):
         offset, size = self._places[index].tolist()
+        refuse_large(size)
         with self._tar.open('rb') as file:  # two calls, and nothing to share between threads or processes
             return os.pread(file.fileno(), size, offset)
 
     def key(self, index):
-        return self._names[index].item().decode()
+        return os.fsdecode(self._names[index].item())
 
 
-def _training(file, wnids, truth) -> Iterator[tuple[str, str, int, int]]:
+def _training(file, devkit: _Devkit) -> Iterator[tuple[str, str, int, int]]:
     """(name, wnid, offset, size) of each image."""
-    del truth
-    classes = set(wnids.values())
-    for name, offset, size in _members(file, 0, os.fstat(file.fileno()).st_size):
+    classes = set(devkit.wnids.values())
+    lacking = set(classes)
+    for name, offset, size in _files(file, 0, os.fstat(file.fileno()).st_size):
         wnid = Path(name).stem
-        if wnid not in classes:
-            raise UserError(f'{file.name} holds {name}, which is no class of the devkit')
-        classes.remove(wnid)
-        images = [(f'{wnid}/{image}', wnid, *place) for image, *place in _members(file, offset, offset + size)]
-        if not images:
-            raise UserError(f'{file.name}: {name} holds no image')
-        yield from images
-    if classes:
-        raise UserError(f'{file.name} lacks {len(classes)} classes of the devkit, the first {min(classes)}: '
+        if wnid not in lacking:
+            wrong = ' twice' if wnid in classes else ', which is no class of the devkit'
+            raise UserError(f'{file.name} holds {name}{wrong}')
+        lacking.remove(wnid)
+        images = list(_files(file, offset, offset + size))
+        _refuse_wrong_count(f'{file.name}: {name} holds', [image for image, *_ in images], devkit.counts.get(wnid))
+        yield from ((f'{wnid}/{image}', wnid, *place) for image, *place in images)
+    if lacking:
+        raise UserError(f'{file.name} lacks {len(lacking)} classes of the devkit, the first {min(lacking)}: '
                         'it is not whole')
 
 
-def _validation(file, wnids, truth) -> Iterator[tuple[str, str, int, int]]:
-    count = 0
-    for name, offset, size in _members(file, 0, os.fstat(file.fileno()).st_size):
-        stem, count = Path(name).stem, count + 1
-        number = int(stem[-8:]) if stem[-8:].isdigit() else 0
-        if not 0 < number <= len(truth):
-            raise UserError(f'{file.name} holds {name}; the devkit knows ILSVRC2012_val_00000001 to '
-                            f'{len(truth):08d}')
-        yield name, wnids[truth[number - 1]], offset, size
-    if count != len(truth):
-        raise UserError(f'{file.name} holds {count} images and the devkit {len(truth)} labels: it is not whole')
+def _refuse_wrong_count(where: str, names: Sequence[str], expected: int | None) -> None:
+    if not names:
+        raise UserError(f'{where} no image')
+    counts = collections.Counter(names)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice or expected not in (None, 0, len(counts)):
+        double = f'{", ".join(twice[:5])} twice and ' if twice else ''
+        said = f', where the devkit counts {expected:,}' if expected else ''
+        raise UserError(f'{where} {double}{len(counts):,} different images{said}: it is not whole, or not as published')
 
 
-def _members(file, start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of the files of the tar that lies at start..end of `file`.
+def _validation(file, devkit: _Devkit) -> Iterator[tuple[str, str, int, int]]:
+    seen, twice, count = set(), [], len(devkit.truth)
+    for name, offset, size in _files(file, 0, os.fstat(file.fileno()).st_size):
+        stem = Path(name).stem
+        number = int(stem[-8:]) if stem[-8:].isdecimal() else 0
+        if not 0 < number <= count:
+            raise UserError(f'{file.name} holds {name}; the devkit knows ILSVRC2012_val_00000001 to {count:08d}')
+        twice += [name] if number in seen else []
+        seen.add(number)
+        yield name, devkit.wnids[devkit.truth[number - 1]], offset, size
+    missing = [f'ILSVRC2012_val_{number:08d}.JPEG' for number in range(1, count + 1) if number not in seen]
+    if twice or missing:
+        found = [f'holds {", ".join(twice[:5])} twice'] if twice else []
+        found += [f'lacks {len(missing):,} of {count:,} images, the first {", ".join(missing[:5])}'] if missing else []
+        raise UserError(f'{file.name} {" and ".join(found)}: it is not whole, or not as published')
+
+
+class _Headers:
+    """A file that tarfile reads headers from: one that claims gigabytes, or less than nothing, is not read."""
+
+    def __init__(self, file):
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size):
+        if not 0 <= size <= _LARGEST_HEADER:
+            raise tarfile.ReadError(f'a header claims {size:,} bytes')
+        return self._read(size)
+
+
+def _members(file, where: str, start: int, end: int) -> Iterator[tarfile.TarInfo]:
+    """What the tar has that lies at start..end of `file`.
 
     tarfile takes a damaged header, and a missing end, for the end of an archive: what follows the last member must be
     blocks of zeros.
     """
     file.seek(start)
     try:
-        with tarfile.TarFile(fileobj=file) as archive:
+        with tarfile.TarFile(fileobj=_Headers(file)) as archive:
             while member := archive.next():
-                if member.offset_data + member.size > end:
+                if not 0 <= member.size <= end - member.offset_data:
                     raise tarfile.ReadError(f'{member.name} ends after the archive')
-                if member.isfile():
-                    yield Path(member.name).name, member.offset_data, member.size
+                yield member
                 archive.members.clear()  # it would keep a million of them
             after = archive.offset
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise UserError(f'{file.name} is damaged or not whole: {error}') from error
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        raise UserError(f'{where} is damaged or not whole: {error}') from error
     file.seek(after)
     if after + _BLOCK > end or file.read(_BLOCK).strip(b'\0'):
-        raise UserError(f'{file.name} is damaged or not whole: no more than its first {after} bytes can be read')
+        raise UserError(f'{where} is damaged or not whole: no more than its first {after} bytes can be read')
 
 
-def _read_devkit(path: Path) -> tuple[dict[int, str], list[int]]:
-    """({ILSVRC number: wnid} of the classes, the number of each validation image)."""
+def _files(file, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, size) of each file of a tar of images, or of such tars."""
+    for member in _members(file, file.name, start, end):
+        name = Path(member.name).name
+        if member.isdir() or name.startswith('._'):  # what macOS adds to an archive
+            continue
+        if member.name.startswith('/') or '..' in member.name.split('/'):
+            raise UserError(f'{file.name} holds {member.name[:80]}, which leads out of it; ILSVRC2012 has no such name')
+        if not member.isfile() or member.issparse():
+            raise UserError(f'{file.name} holds {member.name[:80]}, which is no plain file but a link or the like; '
+                            'ILSVRC2012 has none')
+        yield name, member.offset_data, member.size
+
+
+def _read_devkit(path: Path) -> _Devkit:
+    """Raises UserError."""
     from scipy.io import loadmat
     try:
-        whole = gzip.decompress(path.read_bytes())  # which checks it: loadmat may crash on damaged bytes
-        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
-            files = {Path(member.name).name: member for member in archive if member.isfile()}
-            meta = archive.extractfile(files['meta.mat']).read()
-            truth = archive.extractfile(files['ILSVRC2012_validation_ground_truth.txt']).read()
+        with gzip.open(path) as file:
+            whole = file.read(_LARGEST_DEVKIT + 1)  # to its end, which checks it: loadmat may crash on damaged bytes
+        if len(whole) > _LARGEST_DEVKIT:
+            raise ValueError(f'it unpacks to more than {_LARGEST_DEVKIT:,} bytes')
+        files = {Path(member.name).name: whole[member.offset_data:member.offset_data + member.size]
+                 for member in _members(io.BytesIO(whole), str(path), 0, len(whole)) if member.isfile()}
+        meta, truth = files['meta.mat'], files['ILSVRC2012_validation_ground_truth.txt']
+        _refuse_bomb(meta)
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)['synsets']
         # Further rows, with numbers above those of the classes, are the hierarchy's inner nodes.
         wnids = {int(row['ILSVRC2012_ID']): str(row['WNID']) for row in rows if int(row['num_children']) == 0}
+        counted = rows if 'num_train_images' in rows.dtype.names else []
+        counts = {str(row['WNID']): int(row['num_train_images']) for row in counted}
         numbers = [int(line) for line in truth.split()]
     except Exception as error:  # of many kinds: from gzip, tarfile and loadmat
         raise UserError(f'{path} cannot be read as the ILSVRC2012 devkit: {error!r}') from error
     if not wnids or not numbers or set(numbers) - set(wnids):
         raise UserError(f'{path} is not the ILSVRC2012 devkit: {len(wnids)} classes, {len(numbers)} labels')
-    return wnids, numbers
+    return _Devkit(wnids, counts, numbers)
+
+
+def _refuse_bomb(meta: bytes) -> None:
+    """Raises ValueError where a part of a MATLAB file unpacks to more than any devkit has."""
+    order, at = '<' if meta[126:128] == b'IM' else '>', 128
+    while at + 8 <= len(meta):
+        kind, size = struct.unpack_from(f'{order}II', meta, at)
+        at += 8
+        compressed = meta[at:at + size] if kind == 15 else b''
+        if len(zlib.decompressobj().decompress(compressed, _LARGEST_DEVKIT + 1)) > _LARGEST_DEVKIT:
+            raise ValueError(f'meta.mat unpacks to more than {_LARGEST_DEVKIT:,} bytes')
+        at += size

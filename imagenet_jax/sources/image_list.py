@@ -74,7 +74,8 @@ def _entry(place: str, line: str) -> tuple[str, int]:
     """Path and label of one line."""
     file, _, label = line.replace('\t', ' ').rpartition(' ')
     if not re.fullmatch('-?[0-9]{1,10}', label) or not -2**31 <= int(label) < 2**31:
-        raise UserError(f'{place}: {line[-80:]!r} does not end in a label, a whole number')
+        raise UserError(f'{place}: {line[-80:]!r} does not end in a label, a whole number after a blank; '
+                        'a table with commas or names of classes is for data.format=folder, as a .csv')
     file = line[:len(file)].strip()
     if not file:
         raise UserError(f'{place}: {line!r} has a label and no path')

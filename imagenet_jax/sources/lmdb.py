@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import pickles
-from imagenet_jax.sources.base import Source
+from imagenet_jax.sources.base import Source, refuse_large
 
 log = logging.getLogger(__name__)
 
 # msgpack's binary and, from writers before its version 1.0, raw strings: the struct format of the length.
 _MSGPACK_BYTES = {0xc4: '>B', 0xc5: '>H', 0xc6: '>I', 0xd9: '>B', 0xda: '>H', 0xdb: '>I'}
 _LONGEST_KEY = 511  # LMDB's own limit
+_SMALLEST = 64  # bytes of the file that an image takes at least, with its key
 
 _environments: dict[Path, lmdb.Environment] = {}
 _opening = threading.Lock()
@@ -72,7 +73,9 @@ class Lmdb(Source):
     def image(self, index):
         try:
             with _environment(self._file).begin(buffers=True) as transaction:
-                return bytes(_record(transaction.get(self._keys[index].item()))[0])
+                image = _record(transaction.get(self._keys[index].item()))[0]
+                refuse_large(len(image))
+                return bytes(image)
         except (ValueError, lmdb.Error, UserError) as error:
             raise OSError(f'{self._file}: {error}') from error
 
@@ -100,11 +103,13 @@ def _environment(file: Path) -> lmdb.Environment:
 
 
 def _keys(file: Path, transaction: lmdb.Transaction) -> list[bytes]:
-    count = _plain(file, transaction, b'__len__')
-    if type(count) is not int or not 0 <= count <= transaction.stat()['entries']:
+    # The number of entries is only a claim too.
+    most = min(transaction.stat()['entries'], _bytes_on_disk(file) // _SMALLEST)
+    count = _plain(file, transaction, b'__len__', 2 * _LONGEST_KEY)
+    if type(count) is not int or not 0 <= count <= most:
         raise UserError(f'{file}: __len__ must be the number of images; it is '
-                        f'{"missing" if count is None else "another thing"}. {transaction.stat()["entries"]} entries')
-    keys = _plain(file, transaction, b'__keys__')
+                        f'{"missing" if count is None else "another thing"}. There is room for {most} entries')
+    keys = _plain(file, transaction, b'__keys__', (count + 2) * 2 * _LONGEST_KEY)
     if keys is None:
         return [b'%d' % index for index in range(count)]
     if not isinstance(keys, list | tuple) or not all(
@@ -116,11 +121,19 @@ def _keys(file: Path, transaction: lmdb.Transaction) -> list[bytes]:
     return keys
 
 
-def _plain(file: Path, transaction: lmdb.Transaction, key: bytes) -> object:
-    """A value that is not an image; None where there is none."""
+def _bytes_on_disk(file: Path) -> int:
+    """Without holes, which cost nothing to claim; some network disks do not say."""
+    status = (file / 'data.mdb' if file.is_dir() else file).stat()
+    return status.st_blocks * 512 or status.st_size
+
+
+def _plain(file: Path, transaction: lmdb.Transaction, key: bytes, most: int) -> object:
+    """A value that is not an image, of so many bytes at most; None where there is none."""
     value = transaction.get(key)
     if value is None:
         return None
+    if len(value) > most:
+        raise UserError(f'{file}: {key.decode()} must be plain data of {most:,} bytes at most; it has {len(value):,}')
     try:
         return pickles.load(value) if _is_pickle(value) else msgpack.unpackb(value, raw=True)
     except ValueError as error:

@@ -81,3 +81,9 @@ def test_damaged_cifar_files_are_named(tmp_path, file):
         refused(path, format='cifar', path=tmp_path)
     path.unlink()
     refused(file if 'batch_' in file else 'no CIFAR', format='cifar', path=tmp_path)
+
+
+def test_a_file_larger_than_any_of_cifar_is_not_read(tmp_path):
+    with open(cifar10(tmp_path) / 'cifar-10-batches-py' / 'data_batch_2', 'r+b') as file:
+        file.truncate(1 << 40)
+    refused('data_batch_2', '1,099,511,627,776 bytes', format='cifar', path=tmp_path)

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 from fixtures_images import class_tree, encode, image_folder, jpeg, scene
-from fixtures_sources import NAMES, create
+from fixtures_sources import NAMES, create, refused
 
 from imagenet_jax import sources
 from imagenet_jax.images.decode import DecodeError, decode
@@ -119,3 +119,66 @@ def test_folders_that_are_all_numbers_are_labels_by_number(tmp_path, caplog, nam
     for index in range(len(source)):
         assert source.class_names[source.labels[index]] == source.key(index).split('/')[0]
     assert ('order as text' in caplog.text) == warned
+
+
+def test_what_systems_leave_in_folders_is_no_class_and_no_image(tmp_path):
+    class_tree(tmp_path)
+    image_folder(tmp_path, {f'train/{name}': b'' for name in (
+        '__MACOSX/._ant', '@eaDir/thumb.jpg', 'lost+found/x.jpg', 'ant/._000.JPEG', 'ant/@eaDir/000.JPEG/small.jpg',
+        'ant/__MACOSX/a.jpg', '.DS_Store', 'bee/.DS_Store', 'desktop.ini')})
+    source = create('folder', tmp_path)
+    assert len(source) == 11 and source.class_names == NAMES
+
+
+def test_images_in_no_class_are_left_out_and_named(tmp_path, caplog):
+    image_folder(class_tree(tmp_path), {'train/z.jpg': b'', 'train/y.jpg': b''})
+    with caplog.at_level(logging.WARNING):
+        assert len(create('folder', tmp_path)) == 11
+    assert '2 images that are in no class folder are left out, the first y.jpg' in caplog.text
+
+
+def test_a_class_that_is_the_split_itself_is_a_loop_and_one_that_is_another_refused(tmp_path):
+    class_tree(tmp_path)
+    for name, target in (('up', '..'), ('here', '.'), ('itself', 'itself'), ('nowhere', 'gone')):
+        (tmp_path / 'train' / name).symlink_to(target)
+    assert create('folder', tmp_path).class_names == NAMES
+    (tmp_path / 'train' / 'dog').symlink_to('cat')
+    refused('cat and dog', 'are one folder', path=tmp_path)
+
+
+@pytest.mark.parametrize('files,split,words', [
+    (['data/train/ant/0.jpg'], 'train', ['<root>/<split>/<class>/<image>', 'There is one in', 'config.data.path']),
+    (['train/train/ant/0.jpg', 'train/train/bee/0.jpg'], 'train', ['splits, not classes: train', 'config.data.path']),
+    (['train/ant/0.jpg', 'val/ant/0.jpg'], '', ['splits, not classes: train, val']),
+    (['train/imagenet/ant/0.jpg', 'train/imagenet/bee/0.jpg'], 'train', ['one class folder, imagenet', 'ant, bee']),
+    (['train/ant/0.jpg', 'valid/ant/0.jpg'], 'val', ["split 'valid'", 'config.data.train_split or eval_split']),
+    (['validation/ant/0.jpg'], 'valid', ["split 'validation'"]),
+    (['train.zip', 'x.jpg'], 'train', ['train.zip', 'Unpack']),
+    (['train/n01.tar', 'train/n02.tar'], 'train', ['n01.tar, n02.tar', 'Unpack']),
+    (['train/ant/0.jpg', 'train/bee/bee.zip'], 'train', ['bee holds no image', 'bee.zip'])])
+def test_what_lies_otherwise_is_said(tmp_path, files, split, words):
+    refused(*words, path=image_folder(tmp_path, dict.fromkeys(files, b'')), split=split)
+
+
+def test_an_archive_as_path_is_said(tmp_path):
+    image_folder(tmp_path, {'data.zip': b''})
+    refused('data.zip is a file: unpack it', path=tmp_path / 'data.zip')
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    def scandir(folder, real=os.scandir):
+        if os.fspath(folder).endswith('deep'):
+            raise PermissionError(13, 'Permission denied', os.fspath(folder))
+        return real(folder)
+    image_folder(class_tree(tmp_path), {'train/ant/deep/x.jpg': b''})
+    monkeypatch.setattr(os, 'scandir', scandir)
+    refused(tmp_path, 'cannot be read', 'Permission denied', 'ant/deep', path=tmp_path)
+    refused('cannot be read', 'File name too long', path='x' * 300)
+
+
+def test_a_file_that_is_larger_than_any_image_is_not_read(tmp_path):
+    source = create('folder', class_tree(tmp_path))
+    with open(tmp_path / 'train' / source.key(0), 'wb') as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match='more than an image has'):
+        source.image(0)

@@ -1,7 +1,11 @@
 """The official ImageNet archives: small ones of the same shape."""
 
+import gzip
 import io
+import struct
 import tarfile
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -16,10 +20,11 @@ WNIDS = {1: 'n03', 2: 'n01', 3: 'n02'}
 TRUTH = [2, 2, 3, 1, 3]
 
 
-def tar(files: dict[str, bytes], mode='w') -> bytes:
+def tar(files: dict[str, bytes] | list[tuple[str, bytes]], mode='w') -> bytes:
+    """In a list, a name may come twice."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, data in files.items():
+        for name, data in files.items() if isinstance(files, dict) else files:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
@@ -110,6 +115,107 @@ def test_wrong_archives_are_refused(root, file, data, message):
     (root / file).write_bytes(data)
     with pytest.raises(UserError, match=message):
         create(root)
+
+
+def members(*names, wnid='n01', **fields):
+    """A tar in which names may come twice; further fields are those of the last member."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w') as archive:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            if name is names[-1]:
+                for field, value in fields.items():
+                    setattr(member, field, value)
+            data = jpeg(number) if member.isfile() else b''
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def validation(*numbers, **fields):
+    return members(*(f'ILSVRC2012_val_{number:08d}.JPEG' for number in numbers), **fields)
+
+
+def training(**changed):
+    """The archive with other class tars."""
+    return tar({f'{wnid}.tar': changed.get(wnid) or tar(images(wnid)) for wnid in WNIDS.values()})
+
+
+@pytest.mark.parametrize(('split', 'data', 'words'), [
+    ('val', validation(1, 2, 3, 3, 5), ['holds ILSVRC2012_val_00000003.JPEG twice', 'lacks 1 of 5', '00000004.JPEG']),
+    ('val', validation(1, 2, 3, 4, 5, 5), ['holds ILSVRC2012_val_00000005.JPEG twice']),
+    ('val', validation(1, 2, 4), ['lacks 2 of 5 images, the first ILSVRC2012_val_00000003.JPEG, ILSVRC2012_val_0']),
+    ('val', validation(1, 2, 3, 4, 6), ['holds ILSVRC2012_val_00000006.JPEG']),
+    ('val', validation(1, 2, 3, 4, 5, type=tarfile.SYMTYPE, linkname='/etc/passwd'), ['00000005.JPEG', 'link']),
+    ('val', validation(1, 2, 3, 4, 5, type=tarfile.LNKTYPE, linkname='x'), ['00000005.JPEG', 'link']),
+    ('val', validation(1, 2, 3, 4, 5, type=tarfile.FIFOTYPE), ['00000005.JPEG', 'no plain file']),
+    ('val', members('../ILSVRC2012_val_00000001.JPEG'), ['../ILSVRC', 'leads out']),
+    ('val', members('/ILSVRC2012_val_00000001.JPEG'), ['/ILSVRC', 'leads out']),
+    ('train', training(n02=members('n02_1.JPEG', 'n02_2.JPEG', 'n02_2.JPEG')),
+     ['n02.tar holds n02_2.JPEG twice and 2 different images', 'devkit counts 3']),
+    ('train', training(n02=members('n02_1.JPEG', 'n02_2.JPEG')), ['n02.tar holds 2 different', 'devkit counts 3']),
+    ('train', training(n02=members(*'abcd')), ['n02.tar holds 4 different images', 'devkit counts 3']),
+    ('train', tar([('n01.tar', tar(images('n01')))] * 2), ['holds n01.tar twice'])],
+    ids=lambda value: value if isinstance(value, str) else '')
+def test_archives_that_are_not_as_published_are_refused(root, split, data, words):
+    (root / f'ILSVRC2012_img_{split}.tar').write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        create(root, split)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_folders_and_what_macos_adds_to_archives_are_passed_over(root):
+    folder = tarfile.TarInfo('./val')
+    folder.type = tarfile.DIRTYPE
+    litter = tar({'./._ILSVRC2012_val_00000001.JPEG': b'x' * 512})[:1024]
+    change(root / 'ILSVRC2012_img_val.tar', lambda data: folder.tobuf() + litter + data)
+    assert len(create(root, 'val')) == 5
+
+
+@pytest.mark.parametrize('kind', [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.REGTYPE])
+@pytest.mark.parametrize('size', [1 << 40, -512, -(1 << 40)])
+def test_headers_that_claim_gigabytes_or_less_than_nothing_are_refused(root, kind, size):
+    header = tarfile.TarInfo('x.JPEG')
+    header.type, header.size = kind, size
+    archive = root / 'ILSVRC2012_img_val.tar'
+    archive.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with archive.open('r+b') as file:
+        file.truncate(1 << 42)  # a hole, which would be read as zeros
+    with pytest.raises(UserError, match=r'img_val\.tar (is damaged or not whole|holds x\.JPEG)'):
+        create(root, 'val')
+
+
+def test_many_headers_for_one_name_are_refused(root):
+    header = tarfile.TarInfo('x')
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    (root / 'ILSVRC2012_img_val.tar').write_bytes((header.tobuf(tarfile.GNU_FORMAT) + b'x'.ljust(512, b'\0')) * 3000)
+    with pytest.raises(UserError, match='is damaged or not whole'):
+        create(root, 'val')
+
+
+def bomb(name):
+    """A devkit that unpacks to gigabytes at one of the three places where it may."""
+    if name == 'gzip':
+        return b''.join([gzip.compress(bytes(64 << 20), 1)] * 20)
+    if name == 'meta.mat':
+        part = zlib.compress(bytes(80 << 20), 1)
+        mat = meta(WNIDS)[:128] + struct.pack('<II', 15, len(part)) + part
+        return tar({'meta.mat': mat, 'ILSVRC2012_validation_ground_truth.txt': b'1'}, 'w:gz')
+    member = tarfile.TarInfo('meta.mat')
+    member.size = 1 << 40
+    return gzip.compress(member.tobuf() + bytes(10240))
+
+
+@pytest.mark.parametrize('name', ['gzip', 'meta.mat', 'member'])
+def test_a_devkit_that_claims_gigabytes_is_refused(root, name):
+    (root / 'ILSVRC2012_devkit_t12.tar.gz').write_bytes(bomb(name))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match='cannot be read as the ILSVRC2012 devkit'):
+            create(root, 'val')
+        assert tracemalloc.get_traced_memory()[1] < 300 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_damaged_devkit_is_refused(root):

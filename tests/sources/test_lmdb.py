@@ -1,6 +1,7 @@
 """LMDB as the usual scripts write it."""
 
 import pickle
+import struct
 
 import msgpack
 import numpy as np
@@ -110,3 +111,22 @@ def test_truncated_lmdb_is_refused(tmp_path, length, subdir):
 def test_another_file_named_lmdb_is_refused(tmp_path):
     image_folder(tmp_path, {'train.lmdb': jpeg() * 40})
     refused('train.lmdb', 'cannot be read as LMDB', format='lmdb', path=tmp_path)
+
+
+def test_a_table_of_contents_that_claims_millions_is_refused(tmp_path):
+    deep = b'\xdd\xff\xff\xff\xff' * 500
+    for name, changes in (('len', {'__len__': pickle.dumps(2**30)}),
+                          ('keys', {'__keys__': b'\x80\x02' + b']' * 50_000}),
+                          ('text', {'__keys__': pack(['x' * 500] * 100)}), ('deep', {'__keys__': deep}),
+                          ('long', {'__len__': pickle.dumps(b'x' * 5000)})):
+        refused(tmp_path / name, '__', format='lmdb', path=database(tmp_path / name, **changes))
+
+
+def test_entries_are_believed_only_as_far_as_the_file_has_room(tmp_path):
+    database(tmp_path, __len__=pickle.dumps(10**9), __keys__=None)
+    file = tmp_path / 'train.lmdb'
+    data = bytearray(file.read_bytes())
+    for page in (0, 4096):  # of either: the main database's md_entries
+        struct.pack_into('<Q', data, page + 16 + 24 + 48 + 32, 10**9)
+    file.write_bytes(data)
+    refused(file, '__len__ must be', 'room for', format='lmdb', path=tmp_path)

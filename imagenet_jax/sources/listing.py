@@ -1,0 +1,44 @@
+"""What in a folder of images counts: class folders and images, not what systems leave behind."""
+
+import os
+from pathlib import Path
+
+# Of all formats that images/decode.py reads.
+EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.gif', '.bmp', '.dib', '.ppm', '.pgm', '.pbm',
+              '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.avif',
+              '.avifs')
+# Beside names with a dot: copies of resources, thumbnails, what a check of the disk found, what was thrown away.
+_LITTER = {'__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information'}
+_ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')
+
+
+def is_litter(name: str) -> bool:
+    """Whether a folder of this name is no part of the data."""
+    return name.startswith('.') or name in _LITTER
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith('.')
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in `root`, sorted; a link to a folder that holds `root` is a loop and none of them."""
+    here = os.path.realpath(root)
+
+    def is_folder(entry):
+        if not entry.is_symlink():
+            return entry.is_dir()
+        # By path: DirEntry.is_dir raises on a link that points to itself.
+        real = os.path.realpath(entry.path)
+        return os.path.isdir(entry.path) and os.path.commonpath((here, real)) != real
+
+    return sorted(entry.name for entry in os.scandir(root) if not is_litter(entry.name) and is_folder(entry))
+
+
+def archives(folder: Path) -> str:
+    """For messages: which files in `folder` have to be unpacked first; '' where there are none."""
+    names = sorted(e.name for e in (os.scandir(folder) if folder.is_dir() else ())
+                   if e.name.lower().endswith(_ARCHIVES) and not is_litter(e.name))
+    few = ', '.join(names[:3]) + (', ...' if names[3:] else '')
+    return f'. Is it still packed in {few}? Unpack it' if names else ''
