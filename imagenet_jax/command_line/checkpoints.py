@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--mean', metavar='R,G,B', type=_colour,
                         help="of pixels in 0..1, where not the run's; ImageNet's for an import")
     parser.add_argument('--std', metavar='R,G,B', type=_colour, help='likewise')
+    parser.add_argument('--exif', action=argparse.BooleanOptionalAction,
+                        help="turn images as their EXIF says, where not as the run's config.data.exif has it")
 
 
 def load(arguments: argparse.Namespace) -> trained.Trained:
@@ -30,7 +32,7 @@ def load(arguments: argparse.Namespace) -> trained.Trained:
     view, normalize = ({name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
                        for names in (('size', 'resize'), ('mean', 'std')))
     return trained.load(arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
-                        view=view, normalize=normalize)
+                        exif=arguments.exif, view=view, normalize=normalize)
 
 
 def _colour(text: str) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from imagenet_jax.sources.lmdb import Lmdb
 from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
+from imagenet_jax.sources.upright import UprightSource
 from imagenet_jax.sources.voc import Voc
 
 _SOURCES = {'folder': Folder, 'flat': Flat, 'list': ImageList, 'array_record': ArrayRecord, 'ilsvrc2012': Ilsvrc2012,
@@ -30,7 +31,8 @@ def names() -> list[str]:
     return list(_SOURCES)
 
 
-def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, **options) -> Source:
+def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, *,
+           exif: bool = False, **options) -> Source:
     """Opens one split of a data set and checks it.
 
     Args:
@@ -39,6 +41,7 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
       split: such as 'train'; each layout's docstring says how it is found.
       num_classes: what labels must stay under; None: as many as the data has.
       size: side in pixels of the images of a source that makes its own.
+      exif: whether images are decoded upright, and not as they are stored.
       **options: the layout's own.
 
     Raises:
@@ -62,7 +65,8 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
     if not len(source):
         raise UserError(f'{path}: split {split!r} is empty')
     _check_labels(source, path, split, num_classes)
-    return source
+    upright = option_lib.checked('config.data.exif', exif, bool)
+    return UprightSource(source) if upright and not source.draws else source
 
 
 def _check_labels(source: Source, path: str, split: str, num_classes: int | None):

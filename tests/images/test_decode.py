@@ -12,8 +12,9 @@ from fixtures_images import difference, encode, flip_bit, jpeg, jpeg_claiming, p
 from PIL import Image, PngImagePlugin
 
 from imagenet_jax.images.crops import RandomResized
-from imagenet_jax.images.decode import FORMATS, DecodeError, decode, decode_box, image_size
+from imagenet_jax.images.decode import DecodeError, decode, decode_box, image_size
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.pillow import FORMATS
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.sources.folder import EXTENSIONS
 
