@@ -99,11 +99,11 @@ def _decode_box(image: bytes, width: int, box: tuple[int, int, int, int], shrink
     top, left, bottom, right = (round(edge / shrink) for edge in box)
     if _is_jpeg(image):
         header = jpeg_header.read(image)
+        if header.held == 0:  # where scans are missing, libjpeg's versions smooth their blocks in different ways
+            pixels = jpeg.decode_crop(image, shrink, top, left, bottom - top, right - left)
+            if pixels is not None:
+                return pixels
         with turns.take(header.held):
-            if header.plain:
-                pixels = jpeg.decode_crop(image, shrink, top, left, bottom - top, right - left)
-                if pixels is not None:
-                    return pixels
             pixels = jpeg.decode(image, header, shrink, box[2])
     else:
         pixels = pillow.decode(image)

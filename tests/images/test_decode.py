@@ -82,9 +82,9 @@ def test_notes_of_any_size_cost_no_png(notes):
 
 
 def test_endings_are_pillows():
-    """Those of what may be read; an MPO of a camera is a JPEG first of all. AVIF's may be there without a reader."""
+    """Those of what may be read, and some more of JPEG; an MPO is one too. AVIF's may be there without a reader."""
     known = {ending for ending, of in Image.registered_extensions().items() if of in (*FORMATS, 'MPO')}
-    assert set(EXTENSIONS) == known | {'.avif', '.avifs'}
+    assert set(EXTENSIONS) == known | {'.avif', '.avifs', '.jif', '.jfi', '.pjpeg', '.pjp'}
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])

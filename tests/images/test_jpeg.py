@@ -124,3 +124,28 @@ def test_notes_of_any_size_cost_no_jpeg_of_odd_sampling():
     data = sampled_jpeg(40, 40, SAMPLINGS[0])
     notes = b''.join(bytes([0xff, marker, 0xff, 0xfe]) + bytes(65532) for marker in (0xe1, 0xe2, 0xed, 0xfe) * 9)
     np.testing.assert_array_equal(decode(data[:2] + notes + data[2:]), decode(data))
+
+
+@pytest.mark.skipif(not jpeg_reader.BUILT, reason='the compiled JPEG reader is not built here')
+@pytest.mark.parametrize('options', [{'subsampling': 0}, {'subsampling': 2}, {'progressive': True},
+                                     {'restart_marker_blocks': 4}])
+def test_a_damaged_jpeg_is_read_or_refused_alike_with_the_reader_and_without(options, monkeypatch):
+    """Crops anywhere, of files cut anywhere whose end is kept, or with a changed byte."""
+    data, rng, refused = encode(scene(120, 100), **options), np.random.default_rng(0), 0
+
+    def crop(damaged, box, shrink):
+        try:
+            return decode_box(damaged, 100, box, shrink).tolist()
+        except DecodeError as error:
+            return str(error)
+    compiled = jpeg_reader._decode_crop
+    for _ in range(60):
+        at, top = int(rng.integers(data.index(b'\xff\xda') + 12, len(data) - 2)), int(rng.integers(118))
+        box, shrink = (top, 10, int(rng.integers(top + 1, 121)), 90), int(rng.choice([1, 2]))
+        for damaged in (data[:at] + b'\xff\xd9', data[:at] + rng.bytes(1) + data[at + 1:]):
+            monkeypatch.setattr(jpeg_reader, '_decode_crop', compiled)
+            with_reader = crop(damaged, box, shrink)
+            monkeypatch.setattr(jpeg_reader, '_decode_crop', None)
+            assert crop(damaged, box, shrink) == with_reader
+            refused += isinstance(with_reader, str)
+    assert 10 < refused < 110
