@@ -18,9 +18,9 @@ from imagenet_jax.sources.base import Files
 log = logging.getLogger(__name__)
 
 # Of all formats that images/decode.py reads.
-EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.jif', '.jfi', '.pjpeg', '.pjp', '.mpo', '.png', '.apng', '.gif', '.bmp',
-              '.dib', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c', '.jpc',
-              '.jpf', '.jpx', '.avif', '.avifs')
+EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.jif', '.jfi', '.pjpeg', '.pjp', '.mpo', '.png', '.apng', '.gif',
+              '.bmp', '.dib', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c',
+              '.jpc', '.jpf', '.jpx', '.avif', '.avifs')
 
 
 class Folder(Files):
