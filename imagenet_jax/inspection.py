@@ -11,7 +11,8 @@ import numpy as np
 from tqdm import tqdm
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.decode import DecodeError, decode, with_pillow
+from imagenet_jax.images import pillow
+from imagenet_jax.images.decode import DecodeError, decode, image_size
 from imagenet_jax.sources import Source
 from imagenet_jax.workers import cores
 
@@ -69,7 +70,8 @@ def _look(source: Source, index: int) -> tuple[bytes, tuple[int, int], str] | st
     """(hash of the contents, (height, width), kind) of one image, or why it cannot be read."""
     try:
         image = source.image(index)
-        height, width = decode(image).shape[:2]
+        height, width = image_size(image)
+        decode(image)
     except (DecodeError, OSError) as error:
         return str(error)
     content = image if isinstance(image, bytes) else repr(image.shape).encode() + image.tobytes()
@@ -81,7 +83,7 @@ def _kind(image: bytes | np.ndarray) -> str:
     if isinstance(image, np.ndarray):
         return 'pixels grey' if image.shape[2] == 1 else 'pixels RGB'
     try:
-        with with_pillow(image) as opened:
+        with pillow.opened(image) as opened:
             return f'{opened.format} {"grey" if opened.mode == "L" else opened.mode}'
     except Exception:  # the JPEG decoder takes headers that Pillow does not
         return 'other'

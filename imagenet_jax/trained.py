@@ -21,6 +21,7 @@ from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.models import catalog
 from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
+from imagenet_jax.sources.upright import Upright
 from imagenet_jax.task import TASKS, Task
 from imagenet_jax.workers import cores
 
@@ -41,6 +42,7 @@ class Trained:
       normalize: uint8 batch -> what the model takes, on the device.
       task: what it was trained for.
       class_names: in the order of the model's outputs; () where unknown.
+      exif: whether images are turned as their EXIF says.
       entry: config.json.
     """
     model: nn.Module
@@ -49,16 +51,18 @@ class Trained:
     normalize: Normalize
     task: Task
     class_names: tuple[str, ...]
+    exif: bool
     entry: Mapping
 
 
-def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
+def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | None = None, exif: bool | None = None,
          view: Mapping | None = None, normalize: Mapping | None = None) -> Trained:
     """The model of a run's folder, or of one that weights were imported to.
 
     Args:
       folder, best, ema: see `load_variables`.
       dtype: of the computation, where not the run's.
+      exif: where not the run's config.data.exif.
       view: changes of the run's or the import's config.eval.
       normalize: changes of the run's or the import's config.normalize.
 
@@ -75,7 +79,8 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
         model, variables, apply(EvalView, _view(entry, view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
         create(TASKS, entry['loss'], 'loss'),
-        tuple(entry.get('run', {}).get('class_names', ())), entry)
+        tuple(entry.get('run', {}).get('class_names', ())),
+        bool(entry.get('data', {}).get('exif')) if exif is None else exif, entry)
 
 
 def import_view(name: str, **changes) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterato
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(files), batch_size):
             part = files[start:start + batch_size]
-            seen = list(pool.map(lambda file: _see(trained.view, file), part))
+            seen = list(pool.map(lambda file: _see(trained, file), part))
             for row, pixels in enumerate(seen):
                 batch[row] = 0 if isinstance(pixels, str) else pixels
             probabilities = np.asarray(apply_model(variables, batch))
@@ -173,9 +178,10 @@ def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterato
                     yield file, probabilities[row]
 
 
-def _see(view, file: Path) -> np.ndarray | str:
+def _see(trained: Trained, file: Path) -> np.ndarray | str:
     try:
-        return view(file.read_bytes())
+        image = file.read_bytes()
+        return trained.view(Upright(image) if trained.exif else image)
     except OSError as error:
         return f'cannot be read: {error.strerror or error}'
     except DecodeError as error:

@@ -66,6 +66,33 @@ def jpeg_claiming(height: int, width: int) -> bytes:
     return bytes(data)
 
 
+def sampled_jpeg(height: int, width: int, factors: list[tuple[int, int]], seed: int = 0) -> bytes:
+    """A JPEG of flat blocks whose channels have these sampling factors (across, down), which Pillow cannot write."""
+    def segment(marker, content):
+        return bytes([0xff, marker]) + struct.pack('>H', len(content) + 2) + content
+
+    def number(value):  # its length in four bits, the number, and that no other coefficient follows
+        length = abs(value).bit_length()
+        return f'{length:04b}' + (f'{value + (value < 0) * (2**length - 1):0{length}b}' if length else '') + '0'
+
+    rng, last, bits = np.random.default_rng(seed), [0] * len(factors), ''
+    blocks = factors if len(factors) > 1 else [(1, 1)]  # one channel has one block at a time, whatever its factors
+    across, down = map(max, zip(*blocks, strict=True))
+    for _ in range(-(-height // (8 * down)) * -(-width // (8 * across))):
+        for channel, (h, v) in enumerate(blocks):
+            for value in rng.integers(-90, 90, h * v).tolist():
+                bits, last[channel] = bits + number(value - last[channel]), value
+    data = int(bits + '1' * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8)).replace(b'\xff', b'\xff\0')
+    channels = range(1, len(factors) + 1)
+    frame = struct.pack('>BHHB', 8, height, width, len(factors)) + b''.join(
+        bytes([i, 16 * h + v, 0]) for i, (h, v) in zip(channels, factors, strict=True))
+    return (b'\xff\xd8' + segment(0xdb, bytes([0] + [8] * 64)) + segment(0xc0, frame)
+            + segment(0xc4, bytes([0, 0, 0, 0, 12] + [0] * 12 + [*range(12)]))
+            + segment(0xc4, bytes([16, 1] + [0] * 15 + [0]))
+            + segment(0xda, bytes([len(factors), *(x for i in channels for x in (i, 0)), 0, 63, 0]))
+            + data + b'\xff\xd9')
+
+
 def flip_bit(data: bytes, at: int) -> bytes:
     """The bytes with one bit of the byte at `at` inverted."""
     return data[:at] + bytes([data[at] ^ 4]) + data[at + 1:]

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 from fixtures_commands import called, ran
-from fixtures_images import class_tree, image_folder, jpeg, parquet_file
+from fixtures_images import class_tree, encode, image_folder, jpeg, parquet_file, scene
 from fixtures_sources import Pixels
+from PIL import Image
 from test_multi_label import voc
 
 from configs import common
@@ -17,6 +18,7 @@ from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.sources.upright import Upright
 
 CLASSES = ('ant', 'bee', 'cat')
 
@@ -137,6 +139,20 @@ def test_it_computes_in_what_the_run_did(run):
     record.write(run, entry)
 
 
+def test_it_turns_images_as_the_run_did(run, tmp_path):
+    entry = record.read(run)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (tmp_path / 'held.png').write_bytes(data := encode(scene(20, 10), 'PNG', exif=exif))
+    for recorded, asked, turned in ((None, None, False), (True, None, True), (True, False, False), (None, True, True)):
+        record.write(run, {**entry, 'data': entry['data'] | {'exif': recorded}})
+        one = trained.load(run, exif=asked)
+        assert one.exif == turned
+        np.testing.assert_array_equal(trained._see(one, tmp_path / 'held.png'),
+                                      one.view(Upright(data) if turned else data))
+    record.write(run, entry)
+
+
 def as_json(monkeypatch, capsys, command, *arguments):
     code, out = called(monkeypatch, capsys, command, *arguments, '--json')
     return code, [json.loads(line) for line in out.splitlines()] if command == 'predict' else json.loads(out)
@@ -164,6 +180,31 @@ def test_evaluate_and_predict_agree_whatever_the_layout(run, tmp_path, monkeypat
     loss = [-np.log(next(one['probability'] for one in line['classes'] if one['class'] in line['image']))
             for line in lines]
     assert own['loss'] == pytest.approx(np.mean(loss), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_images_are_turned_as_the_run_turned_them(run, tmp_path, monkeypatch, capsys):
+    """By its config.json, on its own data and on others, unless the command says otherwise."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data, turned = encode(scene(20, 20), 'PNG', exif=exif), encode(np.rot90(scene(20, 20), -1), 'PNG')
+    for name, image in (('held', data), ('turned', turned), ('stored', encode(scene(20, 20), 'PNG'))):
+        image_folder(tmp_path / name, {f'val/{cls}/0.png': image for cls in CLASSES})
+    entry = record.read(run)
+    save_variables(tmp_path / 'run', load_variables(run)[1])
+    record.write(tmp_path / 'run', {**entry, 'data': entry['data'] | {'exif': True, 'path': str(tmp_path / 'held')}})
+
+    def measured(*arguments):
+        return as_json(monkeypatch, capsys, 'evaluate', '--checkpoint', tmp_path / 'run', *arguments)[1]['loss']
+
+    def on(name, *arguments):
+        return measured('--format', 'folder', '--path', tmp_path / name, '--split', 'val', *arguments)
+    assert measured() == on('held') == on('turned') != on('stored')
+    assert on('held', '--no-exif') == on('held', '--option', 'exif=false') == on('stored')
+    answers = [as_json(monkeypatch, capsys, 'predict', '--checkpoint', tmp_path / 'run', *arguments)[1][0]['classes']
+               for arguments in ((tmp_path / 'held',), (tmp_path / 'turned',), (tmp_path / 'held', '--no-exif'),
+                                 (tmp_path / 'stored',))]
+    assert answers[0] == answers[1] != answers[2] == answers[3]
 
 
 def test_several_classes_an_image(tmp_path, monkeypatch, capsys):

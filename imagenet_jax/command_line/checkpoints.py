@@ -27,6 +27,8 @@ def add_view(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument('--interpolation', choices=list(FILTERS), help='of that, likewise')
     parser.add_argument('--mean', metavar='R,G,B', type=_colour, help='of pixels in 0..1, likewise')
     parser.add_argument('--std', metavar='R,G,B', type=_colour, help='likewise')
+    parser.add_argument('--exif', action=argparse.BooleanOptionalAction,
+                        help="turn images as their EXIF says, where not as the run's config.data.exif has it")
 
 
 def view(arguments: argparse.Namespace) -> tuple[dict, dict]:
@@ -41,7 +43,7 @@ def load(arguments: argparse.Namespace) -> trained.Trained:
     runtime.configure_jax(deterministic=False, compilation_cache=True)
     changes, normalize = view(arguments)
     return trained.load(arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
-                        view=changes, normalize=normalize)
+                        exif=arguments.exif, view=changes, normalize=normalize)
 
 
 def _colour(text: str) -> tuple[float, ...]:

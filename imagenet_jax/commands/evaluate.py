@@ -85,7 +85,7 @@ def _section(arguments, trained: Trained) -> dict:
     given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
         given['processes'] = 0
-    given |= dict(map(key_value, arguments.option))
+    given |= {'exif': trained.exif} | dict(map(key_value, arguments.option))
     if arguments.format is None:
         if 'data' not in trained.entry:
             raise UserError(f'{arguments.checkpoint} is an import, which has no data of its own: give --format, --path '

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from imagenet_jax.class_names import readable, shown
 from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
-from imagenet_jax.sources.folder import EXTENSIONS
+from imagenet_jax.sources.listing import EXTENSIONS
 from imagenet_jax.trained import Trained, predict
 
 _BATCH_SIZE = 64

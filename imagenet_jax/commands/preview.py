@@ -33,7 +33,7 @@ from imagenet_jax.command_line import recipes
 from imagenet_jax.errors import UserError, writing
 from imagenet_jax.experiment import Length, Options, length, open_device_part, open_input
 from imagenet_jax.images.batch import Drawn, draw
-from imagenet_jax.images.decode import decode
+from imagenet_jax.images.decode import decode, image_size
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
@@ -120,6 +120,7 @@ def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pa
     title, key = inspection.class_of(source, index, names), source.key(index)
     if bad == index:
         return Pair(seen, seen, title, f'unreadable: {key}')
-    stored = decode(source.image(index))
-    note = f'{stored.shape[1]} x {stored.shape[0]}, {key}'
+    image = source.image(index)
+    stored, (height, width) = decode(image), image_size(image)
+    note = f'{width} x {height}, {key}'
     return Pair(stored, seen, title, note if bad < 0 else f'{note} for unreadable {source.key(bad)}')

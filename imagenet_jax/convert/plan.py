@@ -18,7 +18,8 @@ import simplejpeg
 from PIL import Image
 
 from imagenet_jax.errors import UserError, unknown
-from imagenet_jax.images.decode import decode
+from imagenet_jax.images import orientation
+from imagenet_jax.images.decode import decode, image_size, stored_orientation
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.sources import Source, array_record
 
@@ -48,8 +49,9 @@ class Encoding:
         """Encoded bytes, or uint8 pixels. Raises DecodeError."""
         if self.raw:
             return EvalView(self.raw, self.raw)(image)
+        image = bytes(image) if isinstance(image, bytes) else image  # as stored: whoever reads it may turn it
         pixels = decode(image)
-        height, width = pixels.shape[:2]
+        height, width = image_size(image)
         limits = (self.resize_shorter, min(height, width)), (self.max_side, max(height, width))
         scale = min([1.0, *(limit / side for limit, side in limits if limit)])
         if scale == 1:
@@ -57,7 +59,9 @@ class Encoding:
         # The filter of evaluation: what is shrunk to eval.resize here is evaluated as if it were shrunk there.
         size = max(1, int(width * scale + 1e-6)), max(1, int(height * scale + 1e-6))
         pixels = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-        return simplejpeg.encode_jpeg(pixels, quality=self.quality, colorsubsampling='420')
+        shrunk = simplejpeg.encode_jpeg(pixels, quality=self.quality, colorsubsampling='420')
+        turned = stored_orientation(image) if isinstance(image, bytes) else 1
+        return shrunk if turned == 1 else shrunk[:2] + orientation.exif(turned) + shrunk[2:]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,15 +26,27 @@ static void give_up_at_warning(j_common_ptr info, int level) {
   if (level < 0) give_up(info);
 }
 
-/* Whether the image's end was seen or follows. Compressed data holds no such pair of bytes. */
+/* Whether the image's end was seen or follows, ahead of any other marker. */
 static int ends(struct jpeg_decompress_struct *info) {
   const unsigned char *at = info->src->next_input_byte, *end = at + info->src->bytes_in_buffer;
-  if (info->unread_marker == JPEG_EOI || jpeg_input_complete(info)) return 1;
-  while (at + 1 < end && (at = memchr(at, 0xff, end - 1 - at)) != NULL) {
-    if (at[1] == JPEG_EOI) return 1;
-    at++;
+  int marker = info->unread_marker;
+  if (jpeg_input_complete(info)) return 1;
+  while (marker == 0 || marker == 0xff) {
+    at = at < end ? memchr(at, 0xff, end - at) : NULL;
+    if (at == NULL || at + 1 == end) return 0;
+    marker = *++at;
   }
-  return 0;
+  return marker == JPEG_EOI;
+}
+
+/* Decodes some more below a crop that ends at `bottom`: no less than who decodes without this reader, since all that is
+   damaged there is for him to judge. He leaves out what follows, unless there are restart markers. */
+static void look_on(struct jpeg_decompress_struct *info, int bottom, JSAMPARRAY row) {
+  int height = info->output_height, last = info->restart_interval || height - bottom < 6 ? height : bottom + 6;
+  JDIMENSION skipped = last - 1 - bottom;
+  if (last == bottom) return;
+  if ((skipped > 0 && jpeg_skip_scanlines(info, skipped) != skipped) || jpeg_read_scanlines(info, row, 1) != 1)
+    give_up((j_common_ptr)info);
 }
 
 /* Writes rows top..top+height and columns left..left+width of the image at 1/shrink of its size, as RGB, no gaps. */
@@ -74,6 +86,7 @@ int decode_crop(const unsigned char *data, size_t size, int shrink, int top, int
     if (jpeg_read_scanlines(&info, row, 1) != 1) give_up((j_common_ptr)&info);
     memcpy(pixels + (size_t)line * width * 3, row[0] + (left - start) * 3, (size_t)width * 3);
   }
+  look_on(&info, top + height, row);
   if (!ends(&info)) give_up((j_common_ptr)&info);
   jpeg_destroy_decompress(&info);
   return DECODED;

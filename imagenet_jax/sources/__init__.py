@@ -20,6 +20,7 @@ from imagenet_jax.sources.lmdb import Lmdb
 from imagenet_jax.sources.parquet import Parquet
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
+from imagenet_jax.sources.upright import UprightSource
 from imagenet_jax.sources.voc import Voc
 from imagenet_jax.sources.webdataset import WebDataset
 
@@ -38,7 +39,8 @@ def names() -> list[str]:
 
 
 def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, *,
-           holdout: float = 0.0, train_split: str = 'train', eval_split: str = 'val', **options) -> Source:
+           holdout: float = 0.0, train_split: str = 'train', eval_split: str = 'val', exif: bool = False,
+           **options) -> Source:
     """Opens one split of a data set and checks it.
 
     Args:
@@ -49,6 +51,7 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
       size: side in pixels of the images of a source that makes its own.
       holdout: fraction of the training images that is split `eval_split`; `train_split` has the others. 0: none.
       train_split, eval_split: names of these two; where there is no such split, the root ('') holds the images.
+      exif: whether images are decoded upright, and not as they are stored.
       **options: the layout's own.
 
     Raises:
@@ -60,7 +63,7 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
     if holdout and split in (train_split, eval_split):
         with _reading(path):
             whole = _undivided(format, path, train_split, eval_split)
-        whole = create(format, path, whole, num_classes, size, **options)
+        whole = create(format, path, whole, num_classes, size, exif=exif, **options)
         return hold_out(whole, holdout, split == eval_split)
     if format not in _SOURCES:
         raise unknown('data.format', format, names())
@@ -81,7 +84,8 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
     if not len(source):
         raise UserError(f'{path}: split {split!r} is empty')
     _check_labels(source, path, split, num_classes)
-    return source
+    upright = option_lib.checked('config.data.exif', exif, bool)
+    return UprightSource(source) if upright and not source.draws else source
 
 
 @contextlib.contextmanager

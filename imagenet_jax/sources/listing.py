@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 # Of all formats that images/decode.py reads.
-EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.mpo', '.png', '.apng', '.gif', '.bmp', '.dib', '.ppm', '.pgm', '.pbm',
-              '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c', '.jpc', '.jpf', '.jpx', '.avif',
-              '.avifs')
+EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.jif', '.jfi', '.pjpeg', '.pjp', '.mpo', '.png', '.apng', '.gif',
+              '.bmp', '.dib', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c',
+              '.jpc', '.jpf', '.jpx', '.avif', '.avifs')
 # Beside names with a dot: copies of resources, thumbnails, what a check of the disk found, what was thrown away.
 _LITTER = {'__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information'}
 _ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')

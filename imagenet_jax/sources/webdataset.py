@@ -23,8 +23,8 @@ import numpy as np
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import kept, tars
 from imagenet_jax.sources.base import Source
-from imagenet_jax.sources.folder import EXTENSIONS
 from imagenet_jax.sources.image_list import read_class_names
+from imagenet_jax.sources.listing import EXTENSIONS
 from imagenet_jax.sources.shards import matching, pointer_hint, refuse_gaps, spellings
 
 log = logging.getLogger(__name__)

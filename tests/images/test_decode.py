@@ -12,10 +12,11 @@ from fixtures_images import difference, encode, flip_bit, jpeg, jpeg_claiming, p
 from PIL import Image, PngImagePlugin
 
 from imagenet_jax.images.crops import RandomResized
-from imagenet_jax.images.decode import FORMATS, DecodeError, decode, decode_box, image_size
+from imagenet_jax.images.decode import DecodeError, decode, decode_box, image_size
 from imagenet_jax.images.eval_view import EvalView
+from imagenet_jax.images.pillow import FORMATS
 from imagenet_jax.images.train_view import TrainView
-from imagenet_jax.sources.folder import EXTENSIONS
+from imagenet_jax.sources.listing import EXTENSIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,9 +82,9 @@ def test_notes_of_any_size_cost_no_png(notes):
 
 
 def test_endings_are_pillows():
-    """Those of what may be read; an MPO of a camera is a JPEG first of all. AVIF's may be there without a reader."""
+    """Those of what may be read, and some more of JPEG; an MPO is one too. AVIF's may be there without a reader."""
     known = {ending for ending, of in Image.registered_extensions().items() if of in (*FORMATS, 'MPO')}
-    assert set(EXTENSIONS) == known | {'.avif', '.avifs'}
+    assert set(EXTENSIONS) == known | {'.avif', '.avifs', '.jif', '.jfi', '.pjpeg', '.pjp'}
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA'])

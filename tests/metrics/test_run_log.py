@@ -133,7 +133,7 @@ def test_a_log_that_cannot_be_read_or_written_is_one_error(tmp_path, board, monk
     (tmp_path / 'metrics.jsonl').rmdir()
     writer = MetricWriter(tmp_path, None)
     writer._file.close()
-    writer._file = Path('/dev/full').open('a')
+    writer._file = Path('/dev/full').open('a')  # noqa: SIM115
     with pytest.raises(UserError, match=r'cannot write .*metrics\.jsonl: .*No space left on device'):
         writer.write(1, {'loss': 1.0})
     writer.close()

@@ -58,7 +58,8 @@ def test_list_without_entries_or_file_is_refused(tmp_path):
     refused("'train' is empty", format='list', path=listed(tmp_path, '# nothing\n'))
     refused(tmp_path / 'val.txt', 'train.txt', format='list', path=tmp_path, split='val')
     refused('outside 0..1', 'train/a b/1.JPEG', format='list', path=listed(tmp_path), num_classes=2)
-    refused('outside 0..2', 'the first -1 at train/c.JPEG', format='list', path=listed(tmp_path, 'train/c.JPEG -1'))
+    one_of_none = listed(tmp_path, 'train/a.JPEG 0\ntrain/c.JPEG -1\n')
+    refused('outside 0..2', 'the first -1 at train/c.JPEG', format='list', path=one_of_none)
 
 
 def test_a_label_that_is_no_class_number_is_refused(tmp_path):
