@@ -267,7 +267,7 @@ def checked(model: str, known: Sequence[str]) -> str:
     """
     if model in known:
         return model
-    from imagenet_jax.models import catalog  # imports JAX, for which a recipe that is right does not wait
+    from imagenet_jax import catalog
     if model in catalog.RECIPE_OF:
         raise UserError(f'{model} is no model of this recipe; it is trained with --config {catalog.config(model)}')
     raise unknown('model of this recipe', model, known)

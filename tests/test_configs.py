@@ -15,11 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # for the command above
 from recipes import RECIPES, ROOT, arguments, get_config, module, pairs
 
 from configs import common
-from imagenet_jax import models, record
+from imagenet_jax import catalog, models, record
 from imagenet_jax.command_line.recipes import make
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.models import catalog
 from imagenet_jax.options import apply
 
 GOLDEN = ROOT / 'tests' / 'golden'
