@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
 def _model() -> ConfigDict:
     model = ConfigDict()
     model.name = 'resnet50'                 # one of models.names()
-    model.num_classes = 1000
+    model.num_classes = 1000                # outputs: as many as the data has classes
     model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
                                             # float32 (where unset, on a CPU)
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all, 'frozen' as
@@ -96,8 +96,8 @@ def _data() -> ConfigDict:
     data = ConfigDict()
     data.format = 'folder'                  # one of sources.names(); docs/data.md shows each
     data.path = 'data/imagenet'             # root of the data set
-    data.train_split = 'train'
-    data.eval_split = 'val'
+    data.train_split = 'train'              # the part of it to train on
+    data.eval_split = 'val'                 # and to evaluate on
     data.dataset = placeholder(str)         # tfds: name[/config][:version]
     data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
     data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label)
@@ -159,8 +159,8 @@ def _eval() -> ConfigDict:
 
 def _normalize() -> ConfigDict:
     normalize = ConfigDict()
-    normalize.mean = (0.485, 0.456, 0.406)
-    normalize.std = (0.229, 0.224, 0.225)
+    normalize.mean = (0.485, 0.456, 0.406)  # of red, green and blue, of pixels in 0..1: taken away
+    normalize.std = (0.229, 0.224, 0.225)   # and then divided by
     return normalize
 
 

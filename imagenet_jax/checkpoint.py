@@ -26,7 +26,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_jax import record
-from imagenet_jax.errors import UserError, first_line
+from imagenet_jax.errors import UserError, beside, first_line
 from imagenet_jax.optim import path_name
 from imagenet_jax.options import chosen
 from imagenet_jax.schedules import Watch
@@ -170,7 +170,7 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     entry, folder = record.read(workdir), workdir / 'checkpoints'
     if entry is None or 'model' not in entry or not folder.is_dir():
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
-                        'weights `weights import` makes one')
+                        'weights `weights import` makes one' + (f'; {beside(workdir)}' if not workdir.exists() else ''))
     with _reader(folder) as manager:
         score_of = _evaluated(manager) if best else {}
         steps = sorted(manager.all_steps(), key=lambda step: (score_of.get(step, -1), step), reverse=True)

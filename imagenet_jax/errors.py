@@ -27,6 +27,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f'unknown {kind} {name!r}; {hint}')
 
 
+def beside(path: Path) -> str:
+    """For the error about a path where nothing is: what is there instead, the nearest names first."""
+    there = next(parent for parent in path.absolute().parents if parent.is_dir())
+    try:
+        found = sorted(each.name for each in there.iterdir() if not each.name.startswith('.'))
+    except OSError:
+        found = []
+    near = difflib.get_close_matches(path.absolute().relative_to(there).parts[0], found, n=3)
+    if near:
+        return f'did you mean {" or ".join(str(there / name) for name in near)}?'
+    return f'{there} holds {", ".join(found[:10]) or "nothing"}{", ..." if len(found) > 10 else ""}'
+
+
 def first_line(error: Exception) -> str:
     """What another library says, where it may say it at length."""
     return (str(error).splitlines() or [''])[0][:300]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_jax.errors import UserError, first_line, writing
+from imagenet_jax.errors import UserError, beside, first_line, writing
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def find(source: str) -> tuple[Path, dict[str, str]]:
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
-        raise UserError(f'{source}: no such file')
+        raise UserError(f'{source}: no such file; {beside(path)}')
     with path.open('rb') as file:
         origin['sha256'] = hashlib.file_digest(file, 'sha256').hexdigest()
     log.info('%s: %s', path, ', '.join(f'{key} {value}' for key, value in origin.items() if key != 'source'))

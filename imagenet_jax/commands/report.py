@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imagenet_jax import report
 from imagenet_jax.command_line import parsing
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.errors import UserError, beside, writing
 from imagenet_jax.report import folders, page, tables
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 def _report(arguments) -> None:
     for folder in arguments.folders:
         if not folder.is_dir():
-            raise UserError(f'no folder {folder}; report takes folders of runs, such as runs/sweep')
+            raise UserError(f'no folder {folder}; {beside(folder)}')
     found = dict.fromkeys(path for root in arguments.folders for path in folders.find(root))
     if not found:
         raise UserError(f'no run in {", ".join(map(str, arguments.folders))}: nothing there has a config.json')

@@ -1,9 +1,11 @@
 """Layouts on disk behind one interface: a random-access, labelled source. One file a layout."""
 
+from pathlib import Path
+
 import numpy as np
 
 from imagenet_jax import options as option_lib
-from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.errors import UserError, beside, unknown
 from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
 from imagenet_jax.sources.cifar import Cifar
@@ -30,6 +32,12 @@ def names() -> list[str]:
     return list(_SOURCES)
 
 
+def formats_at(path: str, split: str) -> list[str]:
+    """The formats that `path` holds a split in; those that only name images last."""
+    present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
+    return sorted(present, key=lambda name: _SOURCES[name].refers)
+
+
 def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, **options) -> Source:
     """Opens one split of a data set and checks it.
 
@@ -49,7 +57,10 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
         raise unknown('data.format', format, names())
     if _SOURCES[format].on_disk and not path:
         raise UserError(f'data.format={format} needs data.path, the root of the data set')
-    present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
+    if _SOURCES[format].on_disk and not Path(path).expanduser().exists():
+        raise UserError(f'no folder {Path(path) / split}: data.path={path} does not exist; '
+                        f'{beside(Path(path).expanduser())}')
+    present = formats_at(path, split)
     copies = [name for name in present if not _SOURCES[name].refers]
     if format in copies and len(copies) > 1:
         raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(copies)}; keep one of them there')
