@@ -4,10 +4,11 @@ A recipe starts from `get_config()` and changes what it needs; the command line 
 --config.batch_size=512. A placeholder is unset until somebody sets it: then the reader's own default holds.
 What a recipe takes stands after a colon, a model of its MODELS or one of its VARIANTS: configs/resnet50.py:resnet101.
 
-On a laptop, in a minute and without data, any ImageNet recipe goes through, whole but small, with what it says of
-itself and --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
---config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73
---config.steps=8 --config.schedule.warmup_epochs=0 --config.optimizer.learning_rate=0.01
+On a laptop, in minutes and without a download, any ImageNet recipe learns scikit-learn's digits, with
+--config.data.format=digits --config.data.eval_split=test --config.model.num_classes=10 --config.batch_size=16
+--config.eval_batch_size=120 --config.augment.size=32 --config.augment.scale="(0.5, 1.0)" --config.eval.size=32
+--config.eval.resize=32 --config.epochs=4 and what it says of itself. The rate goes with the batch, and a warm-up that
+is longer than the run is shortened.
 """
 
 from collections.abc import Mapping, Sequence
@@ -229,7 +230,7 @@ def _schedule() -> ConfigDict:
     schedule = ConfigDict()
     schedule.name = 'cosine'                # one of schedules.SCHEDULES, after the warm-up
     schedule.warmup_epochs = 5.0            # linear from 0; a fifth of a run that would be over by then
-    schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
+    schedule.base_batch_size = 0            # the batch that learning_rate is for: another scales it; 0: it is for any
     schedule.floor = placeholder(float)     # cosine, linear, polynomial: learning rate at the end
     schedule.cycles = placeholder(int)      # cosine: how often it goes down, from the peak each time
     schedule.power = placeholder(float)     # polynomial: 0.5 is the square root of what is left of the run

@@ -166,7 +166,7 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     Raises:
       UserError: no such folder, no averaged weights in it, or no checkpoint that loads.
     """
-    workdir = Path(workdir).absolute()
+    workdir = Path(workdir).expanduser().absolute()
     entry, folder = record.read(workdir), workdir / 'checkpoints'
     if entry is None or 'model' not in entry or not folder.is_dir():
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '

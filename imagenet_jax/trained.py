@@ -48,7 +48,7 @@ class Trained:
     entry: Mapping
 
 
-def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
+def load(folder: str | Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
          view: Mapping | None = None, normalize: Mapping | None = None) -> Trained:
     """The model of a run's folder, or of one that weights were imported to.
 
@@ -61,6 +61,7 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     Raises:
       UserError: no such folder, it is damaged, or options that cannot be.
     """
+    folder = Path(folder).expanduser()
     options, variables = load_variables(folder, best=best, ema=ema)
     entry = record.read(folder)
     if 'dtype' in entry['model']:  # a run's, where it may be unset; an import is of float32
@@ -119,7 +120,8 @@ def _refuse_labels(source, count: int, why: str) -> None:
         raise UserError(f'the data has labels up to {found - 1}, and {why}')
 
 
-def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterator[tuple[Path, np.ndarray | str]]:
+def predict(trained: Trained, files: Sequence[str | Path],
+            batch_size: int) -> Iterator[tuple[str | Path, np.ndarray | str]]:
     """Each file with its classes' probabilities, float32 (K,), or with the reason why there are none."""
     apply_model = jax.jit(lambda variables, images: trained.task.probabilities(
         trained.model.apply(variables, trained.normalize(images), train=False)))
@@ -141,9 +143,9 @@ def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterato
                     yield file, probabilities[row]
 
 
-def _see(view, file: Path) -> np.ndarray | str:
+def _see(view, file: str | Path) -> np.ndarray | str:
     try:
-        return view(file.read_bytes())
+        return view(Path(file).read_bytes())
     except OSError as error:
         return f'cannot be read: {error.strerror or error}'
     except DecodeError as error:

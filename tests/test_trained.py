@@ -9,6 +9,7 @@ import pytest
 from fixtures_commands import called, ran
 from fixtures_images import class_tree, image_folder, jpeg, parquet_file
 from fixtures_sources import Pixels
+from runs import ROOT
 from test_multi_label import voc
 
 from configs import common
@@ -114,6 +115,18 @@ def test_it_computes_in_what_the_run_did(run):
                            'run': entry['run'] | ({'dtype': computed} if computed else {})})
         assert trained.load(run).model.dtype.name == expected
     record.write(run, entry)
+
+
+def test_the_three_lines_of_the_readme(run, tmp_path, monkeypatch, capsys):
+    """As they stand there: a run in a folder of that name, and an image."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs').mkdir()
+    (tmp_path / 'runs' / 'resnet50').symlink_to(run)
+    (tmp_path / 'cat.jpg').write_bytes(jpeg(1))
+    lines = (ROOT / 'README.md').read_text().partition('in three lines:\n\n```python\n')[2].partition('```')[0]
+    assert len(lines.splitlines()) <= 4
+    exec(lines, {})
+    assert capsys.readouterr().out.strip() in CLASSES
 
 
 def as_json(monkeypatch, capsys, command, *arguments):

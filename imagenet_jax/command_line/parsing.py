@@ -1,6 +1,7 @@
 """What the parsers of most commands have alike."""
 
 import argparse
+from pathlib import Path
 
 SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
 
@@ -8,6 +9,11 @@ SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev'
 def parser(name: str, usage: str) -> argparse.ArgumentParser:
     """A command's parser, still without arguments; `usage` is shown as it is written."""
     return argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
+
+
+def path(text: str) -> Path:
+    """~ is the user's own, also where the shell leaves it alone, as in --output=~/x."""
+    return Path(text).expanduser()
 
 
 def count(text: str) -> int:

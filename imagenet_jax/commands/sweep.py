@@ -54,12 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--config', metavar='FILE[:ARG,ARG]', action='append', required=True,
                         help='a recipe, or several of what it takes after a colon; all: all; may be given again')
     parser.add_argument('--seeds', metavar='N', type=_seeds, default=(0,), help='so many, from 0, or a list: 0,3,5')
-    parser.add_argument('--workdir', metavar='DIR', type=Path, required=True, help='where the folders of runs go')
+    parser.add_argument('--workdir', metavar='DIR', type=parsing.path, required=True,
+                        help='where the folders of runs go')
     several = parser.add_mutually_exclusive_group()
     several.add_argument('--gpus', metavar='N', type=parsing.count, default=0,
                          help='run N at a time, each on a GPU of its own')
     several.add_argument('--jobs', metavar='N', type=parsing.count, default=1, help='run N at a time')
-    several.add_argument('--slurm', metavar='FILE', type=Path, help='write an array job for SLURM, and run nothing')
+    several.add_argument('--slurm', metavar='FILE', type=parsing.path,
+                         help='write an array job for SLURM, and run nothing')
     parser.add_argument('--dry-list', action='store_true', help='say what would run, and run nothing')
     return parser
 
