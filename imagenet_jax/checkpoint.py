@@ -9,6 +9,7 @@
 import contextlib
 import json
 import logging
+import os
 import shutil
 import warnings
 import zlib
@@ -26,7 +27,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_jax import record
-from imagenet_jax.errors import UserError, beside, first_line
+from imagenet_jax.errors import UserError, beside, expanded, first_line
 from imagenet_jax.optim import path_name
 from imagenet_jax.options import chosen
 from imagenet_jax.schedules import Watch
@@ -166,11 +167,13 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     Raises:
       UserError: no such folder, no averaged weights in it, or no checkpoint that loads.
     """
-    workdir = Path(workdir).expanduser().absolute()
-    entry, folder = record.read(workdir), workdir / 'checkpoints'
+    workdir = expanded(workdir).absolute()
+    folder = workdir / 'checkpoints'
+    entry = record.read(workdir) if os.path.isdir(folder) else None
     if entry is None or 'model' not in entry or not folder.is_dir():
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
-                        'weights `weights import` makes one' + (f'; {beside(workdir)}' if not workdir.exists() else ''))
+                        'weights `weights import` makes one'
+                        + ('' if os.path.exists(workdir) else f'; {beside(workdir)}'))
     with _reader(folder) as manager:
         score_of = _evaluated(manager) if best else {}
         steps = sorted(manager.all_steps(), key=lambda step: (score_of.get(step, -1), step), reverse=True)

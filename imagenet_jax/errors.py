@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,9 +28,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f'unknown {kind} {name!r}; {hint}')
 
 
+def expanded(path: str | Path) -> Path:
+    """The path, ~ the user's own folder. Raises UserError: ~NAME of no user here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f'{path}: no user of that name has a folder here; write ./{path} for one that is called so'
+                        ) from error
+
+
 def beside(path: Path) -> str:
     """For the error about a path where nothing is: what is there instead, the nearest names first."""
-    there = next(parent for parent in path.absolute().parents if parent.is_dir())
+    there = next(parent for parent in path.absolute().parents if os.path.isdir(parent))  # of any length
     try:
         found = sorted(each.name for each in there.iterdir() if not each.name.startswith('.'))
     except OSError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from imagenet_jax import models, record, runtime, weights
 from imagenet_jax.checkpoint import load_variables
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, expanded
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.images.eval_view import EvalView
@@ -61,7 +61,7 @@ def load(folder: str | Path, *, best: bool = False, ema: bool = False, dtype: st
     Raises:
       UserError: no such folder, it is damaged, or options that cannot be.
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     options, variables = load_variables(folder, best=best, ema=ema)
     entry = record.read(folder)
     if 'dtype' in entry['model']:  # a run's, where it may be unset; an import is of float32

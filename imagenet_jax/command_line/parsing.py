@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from imagenet_jax.errors import UserError, expanded
+
 SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
 
 
@@ -13,7 +15,10 @@ def parser(name: str, usage: str) -> argparse.ArgumentParser:
 
 def path(text: str) -> Path:
     """~ is the user's own, also where the shell leaves it alone, as in --output=~/x."""
-    return Path(text).expanduser()
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def count(text: str) -> int:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import imagenet_jax
 from imagenet_jax import catalog
-from imagenet_jax.errors import UserError, beside, first_line, unknown
+from imagenet_jax.errors import UserError, beside, expanded, first_line, unknown
 
 # The recipes of this project: in a checkout a link to its configs/, in what was installed the files themselves.
 HOME = (Path(imagenet_jax.__file__).parent / 'configs').resolve()
@@ -27,14 +27,14 @@ def find(given: str) -> Path:
     Raises:
       UserError: there is none; says which was meant, or what there is beside it.
     """
-    path = Path(given).expanduser()
+    path = expanded(given)
     ours = re.fullmatch(r'(?:configs/)?([\w-]+?)(?:\.py)?', given)
-    if path.is_file() and path.suffix == '.py':
+    if os.path.isfile(path) and path.suffix == '.py':
         return path
     if ours and ours[1] in names():
         file = HOME / f'{ours[1]}.py'
         return file.relative_to(os.getcwd()) if file.is_relative_to(os.getcwd()) else file  # as one would type it here
-    if path.is_file():
+    if os.path.isfile(path):
         raise UserError(f'{path} is no recipe, which is a file of Python, such as configs/resnet50.py')
     if path.stem in catalog.RECIPE_OF:
         raise UserError(f'no recipe {given}; {path.stem} is trained with --config {catalog.config(path.stem)}')

@@ -5,13 +5,13 @@ itself says.
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from imagenet_jax import catalog
 from imagenet_jax.command_line import recipe_files
-from imagenet_jax.errors import UserError, beside, unknown
+from imagenet_jax.errors import UserError, beside, expanded, unknown
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,8 @@ def look_at_data(config, path: str | None, given: Iterable[str]) -> None:
             config.update_from_flattened_dict({name: value})
 
     if path is not None:
-        if not Path(path).expanduser().exists():
-            raise UserError(f'no data {path}; {beside(Path(path).expanduser())}')
+        if not os.path.exists(expanded(path)):
+            raise UserError(f'no data {path}; {beside(expanded(path))}')
         settle('data.path', path)
         for name, value in _layout(config.data.path).items():
             settle(name, value)

@@ -10,6 +10,7 @@ Leaves with 1 where an image cannot be read or a folder has none; it is named, a
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def _predict(arguments) -> int:
 
 
 def _files(image: Path) -> list[Path]:
-    if not image.is_dir():
+    if not os.path.isdir(image):  # of any length
         return [image]
     return sorted(file for file in image.rglob('*') if file.suffix.lower() in EXTENSIONS and file.is_file()
                   and not file.name.startswith('.'))

@@ -1,11 +1,12 @@
 """Layouts on disk behind one interface: a random-access, labelled source. One file a layout."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from imagenet_jax import options as option_lib
-from imagenet_jax.errors import UserError, beside, unknown
+from imagenet_jax.errors import UserError, beside, expanded, unknown
 from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
 from imagenet_jax.sources.cifar import Cifar
@@ -57,9 +58,9 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
         raise unknown('data.format', format, names())
     if _SOURCES[format].on_disk and not path:
         raise UserError(f'data.format={format} needs data.path, the root of the data set')
-    if _SOURCES[format].on_disk and not Path(path).expanduser().exists():
+    if _SOURCES[format].on_disk and not os.path.exists(expanded(path)):
         raise UserError(f'no folder {Path(path) / split}: data.path={path} does not exist; '
-                        f'{beside(Path(path).expanduser())}')
+                        f'{beside(expanded(path))}')
     present = formats_at(path, split)
     copies = [name for name in present if not _SOURCES[name].refers]
     if format in copies and len(copies) > 1:
