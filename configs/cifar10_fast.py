@@ -4,8 +4,8 @@ python main.py --config configs/cifar10_fast.py --workdir runs/cifar10_fast --co
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. Published: 94.0 top-1 for
 resnet9_cifar, in 79 seconds on one V100 (David Page, "How to train your ResNet"). Not reproduced here. On a laptop, in
-minutes: --config.steps=100 --config.batch_size=64; and without the data --config.data.format=digits
---config.augment.flip=False.
+minutes: --config.steps=100 --config.batch_size=64 --config.schedule.warmup_epochs=1; and without the data
+--config.data.format=digits --config.augment.flip=False.
 """
 
 from configs import common

@@ -6,8 +6,8 @@ python main.py --config configs/cifar10_resnet20.py:resnet56_cifar --workdir run
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. Published (arXiv 1512.03385, table 6):
 8.75% error for resnet20_cifar, 7.51% error for 32, 7.17% error for 44, 6.97% error for 56, 6.43% error for 110; not
 reproduced here: the schedule is a cosine, not the paper's steps. resnet8_cifar, one block a stage, is not in the paper;
-for first tries, and where seconds count. On a laptop, in minutes: --config.steps=200 --config.batch_size=64; and
-without the data --config.data.format=digits --config.augment.flip=False.
+for first tries, and where seconds count. On a laptop, in minutes: --config.steps=200 --config.batch_size=64
+--config.schedule.warmup_epochs=1; and without the data --config.data.format=digits --config.augment.flip=False.
 """
 
 from configs import common

@@ -113,7 +113,7 @@ def test_recipe_goes_on_a_laptop_as_it_says(recipe):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('recipe', 'model', 'least'), [
-    ('digits', 'resnet8_cifar', 0.9), ('cifar10_resnet20', 'resnet8_cifar', 0.8), ('resnet50', 'resnet18', 0.5)])
+    ('digits', 'resnet8_cifar', 0.8), ('cifar10_resnet20', 'resnet8_cifar', 0.6), ('resnet50', 'resnet18', 0.5)])
 def test_recipe_learns_on_a_laptop(recipe, model, least, tmp_path):
     """As it says, but for a smaller model, and fewer epochs of many."""
     options = [*laptop_options(recipe), f'--config.model.name={model}', '--config.model.num_classes=10',
