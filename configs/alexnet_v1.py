@@ -5,7 +5,8 @@ python main.py --config configs/alexnet_v1.py:alexnet_bn --workdir runs/alexnet_
 
 Published (its table 2, one network, ten crops): 59.3 top-1, 81.8 top-5; not reproduced here. The paper divided the rate
 by 10 three times, by eye; the epochs of that are ours. For alexnet_bn no result with this recipe is known.
-On a laptop: configs/common.py.
+On a laptop: those of configs/common.py and --config.augment.size=64 --config.eval.size=64
+--config.eval.resize=64 --config.schedule.base_batch_size=16.
 """
 
 from configs import common
@@ -18,6 +19,7 @@ def get_config(model='alexnet_v1'):
     config = common.get_config()
     config.model.name = common.checked(model, MODELS)
     config.epochs, config.batch_size = 90, 128
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4
     config.optimizer.nesterov = False
     config.schedule.name, config.schedule.warmup_epochs = 'multistep', 0

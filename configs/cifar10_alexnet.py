@@ -4,9 +4,9 @@ python main.py --config configs/cifar10_alexnet.py --workdir runs/cifar10_alexne
 python main.py --config configs/cifar10_alexnet.py:alexnet --workdir runs/cifar10_alexnet_224 --config.data.path=DIR
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. alexnet_v1_cifar is that of NIPS 2012,
-one tower. No published result is known for this recipe. On a laptop, in a minute: --config.steps=10
---config.eval_epochs=0 --config.batch_size=16, and without the data --config.data.format=synthetic
---config.data.num_examples=512.
+one tower. No published result is known for this recipe. On a laptop, in minutes, of alexnet_cifar:
+--config.steps=200 --config.batch_size=32 --config.schedule.base_batch_size=32; and without the data
+--config.data.format=digits --config.augment.flip=False.
 """
 
 from configs import common
@@ -25,6 +25,7 @@ def get_config(model='alexnet_cifar'):
     config.eval.size, config.eval.resize = size, size
     config.normalize.mean, config.normalize.std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     config.epochs, config.batch_size = 100, 128
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4
     config.optimizer.nesterov = False
     config.schedule.name, config.schedule.warmup_epochs = 'multistep', 0

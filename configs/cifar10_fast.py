@@ -4,8 +4,8 @@ python main.py --config configs/cifar10_fast.py --workdir runs/cifar10_fast --co
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. Published: 94.0 top-1 for
 resnet9_cifar, in 79 seconds on one V100 (David Page, "How to train your ResNet"). Not reproduced here. On a laptop, in
-a minute: --config.steps=20 --config.eval_epochs=0 --config.schedule.warmup_epochs=0 --config.batch_size=64, and without
-the data --config.data.format=synthetic --config.data.num_examples=512.
+minutes: --config.steps=100 --config.batch_size=64 --config.schedule.warmup_epochs=1; and without the data
+--config.data.format=digits --config.augment.flip=False.
 """
 
 from configs import common
@@ -23,6 +23,7 @@ def get_config(model='resnet9_cifar'):
     config.eval.size, config.eval.resize = 32, 32
     config.normalize.mean, config.normalize.std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     config.epochs, config.batch_size, config.eval_batch_size = 24, 512, 512
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.4, 5e-4
     config.schedule.name, config.schedule.warmup_epochs = 'linear', 5
     return config

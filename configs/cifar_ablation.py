@@ -6,7 +6,7 @@ python -m imagenet_jax sweep --config configs/cifar_ablation.py:all --seeds 3 --
 python -m imagenet_jax report runs/all
 
 DIR holds train-*.parquet and test-*.parquet, the layout of the Hugging Face hub. No published result is known for this
-recipe. On a laptop: --config.model.name=resnet8_cifar --config.epochs=3 --config.schedule.warmup_epochs=1.
+recipe. On a laptop: --config.model.name=resnet8_cifar --config.epochs=3.
 """
 
 from configs import ablation, cifar10_resnet20, common

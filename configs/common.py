@@ -4,10 +4,11 @@ A recipe starts from `get_config()` and changes what it needs; the command line 
 --config.batch_size=512. A placeholder is unset until somebody sets it: then the reader's own default holds.
 What a recipe takes stands after a colon, a model of its MODELS or one of its VARIANTS: configs/resnet50.py:resnet101.
 
-On a laptop, in a minute and without data, any ImageNet recipe goes through, whole but small, with what it says of
-itself and --config.data.format=synthetic --config.data.num_examples=64 --config.batch_size=8
---config.eval_batch_size=8 --config.augment.size=64 --config.eval.size=64 --config.eval.resize=73
---config.steps=8 --config.schedule.warmup_epochs=0 --config.optimizer.learning_rate=0.01
+On a laptop, in minutes and without a download, any ImageNet recipe learns scikit-learn's digits, with
+--config.data.format=digits --config.data.eval_split=test --config.model.num_classes=10 --config.batch_size=16
+--config.eval_batch_size=120 --config.augment.size=32 --config.augment.scale="(0.5, 1.0)" --config.eval.size=32
+--config.eval.resize=32 --config.epochs=4 and what it says of itself. The rate goes with the batch, and a warm-up that
+is longer than the run is shortened.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def get_config() -> ConfigDict:
 def _model() -> ConfigDict:
     model = ConfigDict()
     model.name = 'resnet50'                 # one of models.names()
-    model.num_classes = 1000
+    model.num_classes = 1000                # outputs: as many as the data has classes
     model.dtype = placeholder(str)          # of the computation: bfloat16 (where unset), float16 (loss scaled) or
                                             # float32 (where unset, on a CPU)
     model.norm = 'batch'                    # BatchNorm statistics: 'batch' of each device, 'sync' of all, 'frozen' as
@@ -98,8 +99,8 @@ def _data() -> ConfigDict:
     data = ConfigDict()
     data.format = 'folder'                  # one of sources.names(); docs/data.md shows each
     data.path = 'data/imagenet'             # root of the data set
-    data.train_split = 'train'
-    data.eval_split = 'val'
+    data.train_split = 'train'              # the part of it to train on
+    data.eval_split = 'val'                 # and to evaluate on
     data.holdout = placeholder(float)       # fraction of the training images that a hash of their keys holds out as
                                             # eval_split, where the data has no such split
     data.dataset = placeholder(str)         # tfds: name[/config][:version]
@@ -167,8 +168,8 @@ def _eval() -> ConfigDict:
 
 def _normalize() -> ConfigDict:
     normalize = ConfigDict()
-    normalize.mean = (0.485, 0.456, 0.406)
-    normalize.std = (0.229, 0.224, 0.225)
+    normalize.mean = (0.485, 0.456, 0.406)  # of red, green and blue, of pixels in 0..1: taken away
+    normalize.std = (0.229, 0.224, 0.225)   # and then divided by
     return normalize
 
 
@@ -237,7 +238,7 @@ def _schedule() -> ConfigDict:
     schedule = ConfigDict()
     schedule.name = 'cosine'                # one of schedules.SCHEDULES, after the warm-up
     schedule.warmup_epochs = 5.0            # linear from 0; a fifth of a run that would be over by then
-    schedule.base_batch_size = 0            # where not 0: the peak is times batch_size / base_batch_size
+    schedule.base_batch_size = 0            # the batch that learning_rate is for: another scales it; 0: it is for any
     schedule.floor = placeholder(float)     # cosine, linear, polynomial: learning rate at the end
     schedule.cycles = placeholder(int)      # cosine: how often it goes down, from the peak each time
     schedule.power = placeholder(float)     # polynomial: 0.5 is the square root of what is left of the run
@@ -275,7 +276,7 @@ def checked(model: str, known: Sequence[str]) -> str:
     """
     if model in known:
         return model
-    from imagenet_jax.models import catalog  # imports JAX, for which a recipe that is right does not wait
+    from imagenet_jax import catalog
     if model in catalog.RECIPE_OF:
         raise UserError(f'{model} is no model of this recipe; it is trained with --config {catalog.config(model)}')
     raise unknown('model of this recipe', model, known)

@@ -17,6 +17,7 @@ def get_config(model='ghostnet_130'):
     config = common.get_config()
     config.model.name = common.checked(model, MODELS)
     config.epochs, config.batch_size = 360, 3200
+    config.schedule.base_batch_size = config.batch_size
     config.loss.smoothing = 0.1
     config.optimizer.learning_rate, config.optimizer.weight_decay = 2.6, 3e-5
     config.optimizer.decay_bias_and_norm = False

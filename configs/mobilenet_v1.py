@@ -19,6 +19,7 @@ def get_config(model='mobilenet_v1'):
     if model == 'mobilenet_v2':
         config.model.dropout = 0.0  # as published; in mobilenet_v1 it is none anyway
     config.epochs, config.batch_size = 150, 2048
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate = 0.4
     config.augment.color_jitter = 0.4
     return config

@@ -17,6 +17,7 @@ def get_config(variant='90'):
     config = common.get_config()
     config.model.name = 'resnet50'
     config.epochs, config.batch_size = 90, 2048
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate = 2.048
     config.optimizer.momentum, config.optimizer.nesterov = 0.875, False
     config.optimizer.weight_decay, config.optimizer.decay_bias_and_norm = 2.0**-15, False

@@ -28,6 +28,7 @@ def get_config(model='resnet50'):
     config = common.get_config()
     config.model.name = common.checked(model, MODELS)
     config.epochs, config.batch_size = 120, 1024
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate = 0.4
     config.augment.color_jitter = 0.4
     return config

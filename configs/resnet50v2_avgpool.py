@@ -15,6 +15,7 @@ def get_config():
     config.model.name = 'resnet50v2'
     config.model.shortcut = 'avgpool'
     config.epochs, config.batch_size = 50, 128
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate = 0.05
     config.optimizer.decay_bias_and_norm = False
     config.schedule.warmup_epochs, config.schedule.floor = 1, 5e-6

@@ -4,7 +4,8 @@ python main.py --config configs/resnet_strikes_back.py --workdir runs/a3
 python main.py --config configs/resnet_strikes_back.py:a1 --workdir runs/a1
 
 Published (table 2), at 224 pixels: 78.1 top-1 for a3, trained at 160 pixels; 79.8 top-1 for a2; 80.4 top-1 for a1. Not
-reproduced here. Another model: --config.model.name=resnet34. On a laptop: configs/common.py.
+reproduced here. Another model: --config.model.name=resnet34. On a laptop: those of configs/common.py
+and --config.schedule.base_batch_size=32.
 
 One thing differs: RandAugment. Theirs is timm's, whose magnitudes of 7 and 6 are of 10 and vary by 0.5, each operation
 every second time; so are these, of 30, but a few operations are others, as images/policies.py tells.
@@ -25,6 +26,7 @@ def get_config(variant='a3'):
     config = common.get_config()
     config.model.name = 'resnet50'
     config.batch_size = 2048
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.name, config.optimizer.learning_rate = 'lamb', 5e-3
     config.optimizer.weight_decay, config.optimizer.decay_bias_and_norm = 0.02, False
     config.optimizer.clip_norm = 1.0  # that of timm's LAMB

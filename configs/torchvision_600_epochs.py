@@ -22,6 +22,7 @@ def get_config(model='resnet50'):
     config = common.get_config()
     config.model.name = common.checked(model, MODELS)
     config.epochs, config.batch_size = 600, 1024
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate, config.optimizer.nesterov = 0.5, False
     config.optimizer.weight_decay, config.optimizer.decay_bias_and_norm = 2e-5, False
     config.loss.smoothing = 0.1

@@ -5,7 +5,8 @@ python main.py --config configs/vgg16.py:vgg19_bn --workdir runs/vgg19_bn
 
 Published with this recipe: 69.21 top-1, 88.67 top-5 for vgg16 (with torchvision's: 71.59 top-1), 70.04 top-1, 89.30
 top-5 for vgg19; for the others of MODELS none is known. Not reproduced here. Batch and number of epochs are ours:
-nobody names them. On a laptop: configs/common.py.
+nobody names them. On a laptop: those of configs/common.py and
+--config.schedule.base_batch_size=16.
 """
 
 from configs import common
@@ -18,6 +19,7 @@ def get_config(model='vgg16'):
     config = common.get_config()
     config.model.name = common.checked(model, MODELS)
     config.epochs, config.batch_size = 70, 128
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate, config.optimizer.weight_decay = 0.01, 5e-4
     config.optimizer.nesterov = False
     config.schedule.name, config.schedule.warmup_epochs = 'multistep', 0

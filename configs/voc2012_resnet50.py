@@ -21,6 +21,7 @@ def get_config():
     config.data.format, config.data.path, config.data.labels = 'voc', 'data', 'all'
     config.augment.scale = (0.5, 1.0)
     config.batch_size, config.epochs, config.schedule.warmup_epochs = 64, 20, 1
+    config.schedule.base_batch_size = config.batch_size
     config.optimizer.learning_rate = 0.01
     config.optimizer.rate_factors = (('fc/*', 10.0),)
     return config

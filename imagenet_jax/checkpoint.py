@@ -9,6 +9,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,7 +25,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from imagenet_jax import contents, record, saved
 from imagenet_jax.carry import carried
-from imagenet_jax.errors import SaveError, UserError, what_failed, writing
+from imagenet_jax.errors import SaveError, UserError, beside, expanded, what_failed, writing
 from imagenet_jax.options import chosen
 from imagenet_jax.schedules import Watch
 from imagenet_jax.state import TrainState
@@ -196,11 +197,13 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     Raises:
       UserError: no such folder, no averaged weights in it, or no checkpoint that loads.
     """
-    workdir = Path(workdir).absolute()
-    entry, folder = record.read(workdir), workdir / 'checkpoints'
+    workdir = expanded(workdir).absolute()
+    folder = workdir / 'checkpoints'
+    entry = record.read(workdir) if os.path.isdir(folder) else None
     if entry is None or 'model' not in entry or not folder.is_dir():
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
-                        'weights `weights import` makes one')
+                        'weights `weights import` makes one'
+                        + ('' if os.path.exists(workdir) else f'; {beside(workdir)}'))
     with saved.reader(folder) as manager:
         score_of = _scores(manager, ema) if best else {}
         steps = sorted(manager.all_steps(), key=lambda step: (score_of.get(step, -1), step), reverse=True)

@@ -33,6 +33,28 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f'unknown {kind} {name!r}; {hint}')
 
 
+def expanded(path: str | Path) -> Path:
+    """The path, ~ the user's own folder. Raises UserError: ~NAME of no user here."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f'{path}: no user of that name has a folder here; write ./{path} for one that is called so'
+                        ) from error
+
+
+def beside(path: Path) -> str:
+    """For the error about a path where nothing is: what is there instead, the nearest names first."""
+    there = next(parent for parent in path.absolute().parents if os.path.isdir(parent))  # of any length
+    try:
+        found = sorted(each.name for each in there.iterdir() if not each.name.startswith('.'))
+    except OSError:
+        found = []
+    near = difflib.get_close_matches(path.absolute().relative_to(there).parts[0], found, n=3)
+    if near:
+        return f'did you mean {" or ".join(str(there / name) for name in near)}?'
+    return f'{there} holds {", ".join(found[:10]) or "nothing"}{", ..." if len(found) > 10 else ""}'
+
+
 def first_line(error: Exception) -> str:
     """What another library says, where it may say it at length."""
     return (str(error).splitlines() or [''])[0][:300]

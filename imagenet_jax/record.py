@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imagenet_jax.errors import UserError, replacing, writing
+from imagenet_jax.errors import UserError, expanded, replacing, writing
 
 log = logging.getLogger(__name__)
 
+# Of the 4,096 bytes that Linux takes of a path, what is left by the longest that Orbax makes below it.
+_LONGEST = 3840
 # A later start may not change these: they decide the arrays, which images step t consumes, or what a score means.
 _FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'augment.repeats', 'data.train_split',
           'data.holdout', 'optimizer.name', 'run.train_examples', 'run.class_names')
@@ -49,7 +51,7 @@ def make_folder(workdir: Path) -> Path:
     Raises:
       UserError: there is no writing into it, or its path is one that Orbax would save to and not find again.
     """
-    workdir = workdir.expanduser()
+    workdir = expanded(workdir)
     refuse_patterns(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -92,8 +94,19 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def refuse_patterns(folder: Path) -> None:
-    """Raises UserError where Orbax would take the path of a folder for a pattern: it saves there, and finds nothing."""
-    if found := sorted(set('[]*?') & set(str(folder.absolute()))):
+    """Raises UserError where Orbax would take the path of a folder for a pattern: it saves there, and finds nothing.
+
+    And where a path is no text, which Orbax and TensorFlow do not take, or so long that what is saved has no room.
+    """
+    path = str(folder.absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f'{str(folder)!a} is no text (UTF-8): choose another name') from None
+    if len(os.fsencode(path)) > _LONGEST:
+        raise UserError(f'the path of {folder.name[:40]}... has {len(os.fsencode(path))} bytes, and {_LONGEST} leave '
+                        'room for what is saved there: choose a shorter one')
+    if found := sorted(set('[]*?\\') & set(path)):
         raise UserError(f'{folder} has {" and ".join(found)} in its path, by which Orbax would look for other files '
                         'than it saved: choose another name')
 

@@ -65,6 +65,10 @@ class Schedule(abc.ABC):
         for name in ('warmup_epochs', 'base_batch_size'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.schedule.{name}={getattr(self, name)} must not be negative')
+        if self.peak != self.learning_rate:
+            log.info('learning rate %g x %d/%d = %g: config.optimizer.learning_rate is for %d images a batch, '
+                     'config.schedule.base_batch_size', self.learning_rate, self.batch_size, self.base_batch_size,
+                     self.peak, self.base_batch_size)
         if self._warmup < self._asked_warmup:
             log.warning('config.schedule.warmup_epochs=%g is %d steps, and the run has %d: it is shortened to a fifth '
                         'of them, %d', self.warmup_epochs, self._asked_warmup, self.steps, self._warmup)

@@ -42,7 +42,8 @@ class Run:
     @property
     def arguments(self) -> tuple[str, ...]:
         """What a person would type behind `python`."""
-        return ('main.py', '--config', self.recipe, f'--config.seed={self.seed}', *self.options, '--workdir',
+        start = ('main.py',) if os.path.isfile('main.py') else ('-m', 'imagenet_jax', 'train')
+        return (*start, '--config', self.recipe, f'--config.seed={self.seed}', *self.options, '--workdir',
                 str(self.folder))
 
     @property

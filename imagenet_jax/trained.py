@@ -11,14 +11,13 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from imagenet_jax import models, record, runtime, weights
+from imagenet_jax import catalog, models, record, runtime, weights
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.class_names import are_numbers, first, match
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, expanded
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.images.eval_view import EvalView
-from imagenet_jax.models import catalog
 from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
 from imagenet_jax.sources.upright import Upright
@@ -55,8 +54,8 @@ class Trained:
     entry: Mapping
 
 
-def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | None = None, exif: bool | None = None,
-         view: Mapping | None = None, normalize: Mapping | None = None) -> Trained:
+def load(folder: str | Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
+         exif: bool | None = None, view: Mapping | None = None, normalize: Mapping | None = None) -> Trained:
     """The model of a run's folder, or of one that weights were imported to.
 
     Args:
@@ -69,6 +68,7 @@ def load(folder: Path, *, best: bool = False, ema: bool = False, dtype: str | No
     Raises:
       UserError: no such folder, it is damaged, or options that cannot be.
     """
+    folder = expanded(folder)
     options, variables = load_variables(folder, best=best, ema=ema)
     entry = record.read(folder)
     if 'dtype' in entry['model']:  # a run's, where it may be unset; an import is of float32
@@ -156,7 +156,8 @@ def _refuse_labels(source, count: int, why: str) -> None:
         raise UserError(f'the data has labels up to {found - 1}, and {why}')
 
 
-def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterator[tuple[Path, np.ndarray | str]]:
+def predict(trained: Trained, files: Sequence[str | Path],
+            batch_size: int) -> Iterator[tuple[str | Path, np.ndarray | str]]:
     """Each file with its classes' probabilities, float32 (K,), or with the reason why there are none."""
     apply_model = jax.jit(lambda variables, images: trained.task.probabilities(
         trained.model.apply(variables, trained.normalize(images), train=False)))
@@ -178,9 +179,9 @@ def predict(trained: Trained, files: Sequence[Path], batch_size: int) -> Iterato
                     yield file, probabilities[row]
 
 
-def _see(trained: Trained, file: Path) -> np.ndarray | str:
+def _see(trained: Trained, file: str | Path) -> np.ndarray | str:
     try:
-        image = file.read_bytes()
+        image = Path(file).read_bytes()
         return trained.view(Upright(image) if trained.exif else image)
     except OSError as error:
         return f'cannot be read: {error.strerror or error}'

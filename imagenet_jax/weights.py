@@ -27,9 +27,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_jax import models, state_dicts
+from imagenet_jax import catalog, models, state_dicts
 from imagenet_jax.errors import UserError, first_line
-from imagenet_jax.models import catalog
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # for the command above
 
 from recipes import RECIPES, ROOT, arguments, get_config, module, pairs
 
-from configs import common
-from imagenet_jax import models, record
+from configs import common, miniimagenet
+from imagenet_jax import catalog, models, record
 from imagenet_jax.command_line.recipes import make
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
-from imagenet_jax.models import catalog
 from imagenet_jax.options import apply
+from imagenet_jax.train import train_and_evaluate
 
 GOLDEN = ROOT / 'tests' / 'golden'
 PAIRS = pairs()
@@ -92,13 +92,41 @@ def test_recipe_opens_with_its_command(recipe):
         assert pair in PAIRS or pair == f'{recipe}.py:all'
 
 
-@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if 'configs/common.py' in laptop(recipe)])
+def laptop_options(recipe: str) -> list[str]:
+    """What it says to give on a laptop, where it names configs/common.py with what that says."""
+    texts = [common.__doc__.partition('On a laptop')[2]] if 'configs/common.py' in laptop(recipe) else []
+    return [option.replace('"', '') for text in (*texts, laptop(recipe))
+            for option in re.findall(r'--config\.[\w.]+=(?:"[^"]*"|\S*\w)', text)]
+
+
+@pytest.mark.parametrize('recipe', RECIPES)
+def test_recipe_says_what_to_do_on_a_laptop(recipe):
+    assert laptop(recipe) and (laptop_options(recipe) or recipe in ('digits', 'cifar100_alexnet'))
+
+
+@pytest.mark.parametrize('recipe', [recipe for recipe in RECIPES if 'digits' in str(laptop_options(recipe))])
 def test_recipe_goes_on_a_laptop_as_it_says(recipe):
     """With the options of common.py and its own, none of its checks refuses the run."""
-    options = [option.replace('"', '') for text in (common.__doc__.partition('On a laptop')[2], laptop(recipe))
-               for option in re.findall(r'--config\.[\w.]+=(?:"[^"]*"|\S*\w)', text)]
-    experiment = Experiment(make(str(ROOT / 'configs' / f'{recipe}.py'), options))
-    assert len(experiment.train) == 64 and experiment.steps <= 24
+    experiment = Experiment(make(recipe, laptop_options(recipe)))
+    assert len(experiment.train) == 1437 and experiment.steps <= 360
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('recipe', 'model', 'least'), [
+    ('digits', 'resnet8_cifar', 0.8), ('cifar10_resnet20', 'resnet8_cifar', 0.6), ('resnet50', 'resnet18', 0.5)])
+def test_recipe_learns_on_a_laptop(recipe, model, least, tmp_path):
+    """As it says, but for a smaller model, and fewer epochs of many."""
+    options = [*laptop_options(recipe), f'--config.model.name={model}', '--config.model.num_classes=10',
+               '--config.eval_batch_size=120', *(['--config.epochs=5'] if recipe == 'digits' else [])]
+    assert train_and_evaluate(make(recipe, options), tmp_path)['eval/top1'] >= least
+
+
+@pytest.mark.parametrize('pair', PAIRS)
+def test_the_rate_of_a_recipe_goes_with_the_batch(pair):
+    """The published batch takes the published rate; of another batch it is in proportion."""
+    config = get_config(pair)
+    assert config.schedule.base_batch_size == (get_config(f'{miniimagenet.RECIPES[config.model.name].__name__[8:]}.py')
+                                               if pair.startswith('mini') else config).batch_size
 
 
 @pytest.mark.parametrize('recipe', RECIPES)

@@ -43,6 +43,16 @@ def test_other_names_are_taken(tmp_path, monkeypatch):
         record.make_folder(tmp_path / ('x' * 256))
 
 
+@pytest.mark.parametrize(('name', 'message'), [
+    ('a\\b', r'has \\ in its path, by which Orbax'), ('\udcff', 'is no text'), ('/'.join(['x' * 250] * 16), 'has 4'),
+    ('~nobody_of_that_name/a', 'no user of that name has a folder here')])
+def test_folders_that_nothing_could_be_read_from_again(name, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        record.make_folder(Path(name))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_is_locked_for_as_long_as_its_owner_lives(tmp_path):
     program = ('import pathlib, sys, time; from imagenet_jax import record\n'
                'with record.locked(pathlib.Path(sys.argv[1])): print("locked", flush=True); time.sleep(60)')

@@ -33,6 +33,23 @@ def test_a_warmup_of_the_whole_run_is_shortened_to_a_fifth(steps, warmup, caplog
     assert (told in caplog.text) == (steps <= 50)
 
 
+def test_another_batch_is_told_with_its_rate(caplog):
+    caplog.set_level('INFO', 'imagenet_jax')
+    assert schedule(0.1, 64, 10, 10, warmup_epochs=0, base_batch_size=256).peak == 0.025
+    assert 'learning rate 0.1 x 64/256 = 0.025' in caplog.text
+    caplog.clear()
+    assert schedule(0.1, 256, 10, 10, warmup_epochs=0, base_batch_size=256).peak == 0.1 and not caplog.text
+
+
+@pytest.mark.parametrize(('name', 'options'), [
+    ('cosine', {}), ('cosine', {'cycles': 2}), ('linear', {}), ('polynomial', {}), ('constant', {}), ('plateau', {}),
+    ('step', {'every_epochs': 1}), ('multistep', {'milestones': (1, 2)}), ('exponential', {'factor': 0.9})])
+def test_every_schedule_rises_in_a_fifth_of_a_short_run(name, options):
+    rate = schedule(0.4, 128, 20, 10, name=name, warmup_epochs=5, **options)
+    np.testing.assert_allclose([rate(t) for t in range(5)], [0, 0.1, 0.2, 0.3, 0.4], rtol=1e-5)
+    assert np.isfinite([float(rate(t)) for t in range(21)]).all()
+
+
 def test_no_warmup_begins_at_the_peak():
     rate = schedule(0.4, 128, steps=100, steps_per_epoch=10, warmup_epochs=0)
     np.testing.assert_allclose([rate(0), rate(50), rate(100)], [0.4, 0.2, 0], atol=1e-7)

@@ -10,6 +10,7 @@ from fixtures_commands import called, ran
 from fixtures_images import class_tree, encode, image_folder, jpeg, parquet_file, scene
 from fixtures_sources import Pixels
 from PIL import Image
+from runs import ROOT
 from test_multi_label import voc
 
 from configs import common
@@ -151,6 +152,18 @@ def test_it_turns_images_as_the_run_did(run, tmp_path):
         np.testing.assert_array_equal(trained._see(one, tmp_path / 'held.png'),
                                       one.view(Upright(data) if turned else data))
     record.write(run, entry)
+
+
+def test_the_three_lines_of_the_readme(run, tmp_path, monkeypatch, capsys):
+    """As they stand there: a run in a folder of that name, and an image."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs').mkdir()
+    (tmp_path / 'runs' / 'resnet50').symlink_to(run)
+    (tmp_path / 'cat.jpg').write_bytes(jpeg(1))
+    lines = (ROOT / 'README.md').read_text().partition('in three lines:\n\n```python\n')[2].partition('```')[0]
+    assert len(lines.splitlines()) <= 4
+    exec(lines, {})
+    assert capsys.readouterr().out.strip() in CLASSES
 
 
 def as_json(monkeypatch, capsys, command, *arguments):

@@ -1,7 +1,6 @@
 """--checkpoint and what changes its use, for every command that uses a trained model."""
 
 import argparse
-from pathlib import Path
 
 from imagenet_jax import runtime, trained
 from imagenet_jax.command_line import parsing
@@ -10,7 +9,7 @@ from imagenet_jax.images.eval_view import FILTERS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds them."""
-    parser.add_argument('--checkpoint', required=True, metavar='DIR', type=Path,
+    parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path,
                         help='the folder of a run or an import')
     parser.add_argument('--best', action='store_true',
                         help='the checkpoint best in evaluation, instead of the newest')

@@ -1,6 +1,9 @@
 """What the parsers of most commands have alike."""
 
 import argparse
+from pathlib import Path
+
+from imagenet_jax.errors import UserError, expanded
 
 SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
 
@@ -8,6 +11,14 @@ SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev'
 def parser(name: str, usage: str) -> argparse.ArgumentParser:
     """A command's parser, still without arguments; `usage` is shown as it is written."""
     return argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
+
+
+def path(text: str) -> Path:
+    """~ is the user's own, also where the shell leaves it alone, as in --output=~/x."""
+    try:
+        return expanded(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def count(text: str) -> int:

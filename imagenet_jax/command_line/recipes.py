@@ -1,16 +1,12 @@
 """--config and its options, for every command that takes a recipe."""
 
-import difflib
-import importlib.util
 import inspect
-import os
 import re
 import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
@@ -19,15 +15,17 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_jax import record
-from imagenet_jax.command_line import running
-from imagenet_jax.errors import UserError, first_line, unknown
+from imagenet_jax.command_line import option_names, recipe_files, running
+from imagenet_jax.errors import UserError, first_line
 
+_WIDTH = 79  # of help, which terminals of 80 columns show whole
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
 
 
-def run(command: Callable[[list[str]], None], usage: str) -> NoReturn:
-    """Runs a command once its flags are parsed; --help prints `usage` and the recipe's options."""
-    app.run(partial(_run, command), flags_parser=partial(_parse, usage))
+def run(command: Callable[[list[str]], None], usage: str,
+        rewrite: Callable[[list[str]], list[str]] = lambda argv: argv) -> NoReturn:
+    """Runs a command once its flags are parsed, rewritten before; --help prints `usage` and the recipe's options."""
+    app.run(partial(_run, command), flags_parser=partial(_parse, usage, rewrite))
 
 
 def _run(command, argv: list[str]) -> int | str | None:
@@ -46,20 +44,61 @@ def config(argv: list[str]) -> ConfigDict:
     return _CONFIG.value
 
 
+def given() -> set[str]:
+    """The options that the command line changes, without 'config.'."""
+    return set(re.findall(r'^--?(?:no)?config\.([\w.]+)', '\n'.join(sys.argv), re.MULTILINE))
+
+
 def name() -> str:
     """The recipe's file, and the model after it, as the command line has them."""
     return config_flags.get_config_filename(flags.FLAGS['config'])
 
 
-def _parse(usage: str, argv: list[str]) -> list[str]:
+def _parse(usage: str, rewrite: Callable, argv: list[str]) -> list[str]:
     """Flags. Raises UserError, or leaves with 1 as absl does."""
     try:
+        argv = _with_path(rewrite(argv))
         recipe, taken = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
             _help(usage, recipe, taken)
+        _refuse_unknown_flags(argv[1:], recipe)
         return _parse_flags(argv, app.parse_flags_with_usage, _CONFIG)
     except (TypeError, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def _with_path(argv: list[str]) -> list[str]:
+    """argv, the names of recipes in it as paths of their files. Raises UserError: there is no such recipe."""
+    done = list(argv)
+    for at, arg in enumerate(argv):
+        found = re.fullmatch(r'(--?config=)(.+)', arg, re.DOTALL)
+        value = found[2] if found else argv[at + 1] if arg in ('-config', '--config') and at + 1 < len(argv) else ''
+        if value:
+            given, *argument = value.split(':', 1)
+            done[at if found else at + 1] = (found[1] if found else '') + ':'.join(
+                [str(recipe_files.find(given)), *argument])
+    return done
+
+
+def _refuse_unknown_flags(arguments: Sequence[str], recipe: ConfigDict | None) -> None:
+    """Raises UserError for one that is no flag, with the option that is meant."""
+    rest = iter(arguments)
+    for arg in rest:
+        found = re.match(r'--?([A-Za-z][\w-]*)(=|$)', arg)
+        if not found:  # an option, or what ends the flags, as absl takes them
+            if not re.match(r'--?\w', arg):
+                return
+            continue
+        name = found[1] if found[1] in flags.FLAGS else found[1].removeprefix('no')
+        if name not in flags.FLAGS and name not in ('flagfile', 'undefok'):
+            raise option_names.unknown_flag(arg.partition('=')[0], known(recipe), flags.FLAGS)
+        if not found[2] and name in flags.FLAGS and not flags.FLAGS[name].boolean:
+            next(rest, None)
+
+
+def known(recipe: ConfigDict | None = None) -> list[str]:
+    """The options of a recipe, without 'config.'; those of every recipe where none is given."""
+    return list(record.flatten((recipe or recipe_files.common().get_config()).to_dict()))
 
 
 def make(recipe: str, options: Sequence[str]) -> ConfigDict:
@@ -68,7 +107,7 @@ def make(recipe: str, options: Sequence[str]) -> ConfigDict:
     Raises:
       UserError: as for the same on the command line.
     """
-    argv = ['', f'--config={recipe}', *options]
+    argv = _with_path(['', f'--config={recipe}', *options])
     values = flags.FlagValues()
     holder = config_flags.DEFINE_config_file('config', None, flag_values=values, lock_config=True, sys_argv=argv)
     try:
@@ -79,9 +118,9 @@ def make(recipe: str, options: Sequence[str]) -> ConfigDict:
     return holder.value
 
 
-def arguments(path: Path) -> tuple[str, ...]:
+def arguments(path: str) -> tuple[str, ...]:
     """What a recipe may be given after a colon, its default first; () where it takes nothing. Raises UserError."""
-    return _taken(_load(path))
+    return _taken(recipe_files.load(recipe_files.find(path)))
 
 
 def _taken(module: ModuleType) -> tuple[str, ...]:
@@ -111,7 +150,7 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, tuple[str, ...]]:
     if not named:
         return None, ()
     path, *argument = named[1].split(':', 1)
-    module = _load(Path(path))
+    module = recipe_files.load(recipe_files.find(path))
     taken = _taken(module)
     if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f'{path} takes no argument; give it without :{argument[0]}')
@@ -121,55 +160,45 @@ def _recipe(argv: list[str]) -> tuple[ConfigDict | None, tuple[str, ...]]:
         recipe = module.get_config(*argument)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _wrong_recipe(path, error) from error
-    known = [f'config.{name}' for name in record.flatten(recipe.to_dict())]
-    for name in re.findall(r'^--?(?:no)?(config\.[\w.]+)', '\n'.join(argv), re.MULTILINE):
-        if name not in known:
-            raise unknown('option', name, known)
+    options = known(recipe)
+    for name in re.findall(r'^--?(?:no)?config\.([\w.-]+)', '\n'.join(argv), re.MULTILINE):
+        if name not in options:
+            raise option_names.unknown_option(name, options)
     return recipe, taken
 
 
 def _wrong_recipe(path: str, error: Exception) -> UserError:
     """Of what a recipe's file does that its config does not take, such as setting an option that is none."""
-    from configs import common  # recipes lie beside it
-    known = record.flatten(common.get_config().to_dict())
     if named := re.match(r"""['"]?Key "(\w+)" does not exist""", str(error)):
-        # Its section is not told, so that both a whole name and the last part of one may be meant.
-        whole = {name: name for name in known} | {name.rpartition('.')[2]: name for name in known}
-        near = difflib.get_close_matches(named[1], whole)
-        hint = f'did you mean config.{" or config.".join(whole[name] for name in near)}?' if near else \
-            'configs/common.py has them all'
+        near = option_names.meant(named[1], known())
+        hint = f'did you mean config.{" or config.".join(near)}?' if near else 'configs/common.py has them all'
         return UserError(f'{path} sets {named[1]}, which is no option; {hint}')
     if named := re.match(r"Could not override field '(\w+)'", str(error)):
-        near = [f'config.{name}' for name in known if named[1] in name.split('.')]
+        near = [f'config.{name}' for name in known() if named[1] in name.split('.')]
         return UserError(f'{path} sets {named[1]} to something of another kind; such options are {", ".join(near)}')
     return UserError(f'{path} cannot be read as a recipe: {type(error).__name__}: {first_line(error)}')
-
-
-def _load(path: Path) -> ModuleType:
-    """The file as a module. Raises UserError: there is none."""
-    if not path.is_file():
-        from imagenet_jax.models import catalog  # imports JAX, for which a recipe that is there does not wait
-        if path.stem in catalog.RECIPE_OF:
-            raise UserError(f'no recipe {path}; {path.stem} is trained with --config {catalog.config(path.stem)}')
-        if path.stem in catalog.EARLIER_RECIPES:
-            raise UserError(f'no recipe {path}; since version 0.2 it is --config {catalog.EARLIER_RECIPES[path.stem]}')
-        raise unknown('recipe', str(path), sorted(map(str, path.parent.glob('*.py'))))
-    if os.getcwd() not in sys.path:  # recipes import their neighbours
-        sys.path.insert(0, os.getcwd())
-    spec = importlib.util.spec_from_file_location('recipe', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _help(usage: str, recipe: ConfigDict | None, taken: Sequence[str]) -> None:
     print(usage)
     if recipe is None:
-        print('Give --config too for a list of its options. configs/common.py says what each means.')
+        print('Give --config too for a list of its options, and what each means. The recipes:\n')
+        print(_indented(', '.join(recipe_files.names())))
         sys.exit(0)
     if taken:
-        print('What this recipe takes, each given as --config FILE:NAME; without one it is the first:\n')
-        print(textwrap.fill(', '.join(taken), 100, initial_indent='  ', subsequent_indent='  '), end='\n\n')
-    print('Options of this recipe (configs/common.py says what each means):\n')
-    print('\n'.join(f'  --config.{name}={value}' for name, value in record.flatten(recipe.to_dict()).items()))
+        print('What this recipe takes, each given as --config FILE:NAME; without one it is the\nfirst:\n')
+        print(_indented(', '.join(taken)), end='\n\n')
+    print('Options of this recipe, as it has them. None: unset, and what reads it has a\ndefault of its own.')
+    meaning = option_names.meanings(inspect.getsource(recipe_files.common()))
+    values, section = record.flatten(recipe.to_dict()), None
+    for name in (*(name for name in meaning if name in values), *(name for name in values if name not in meaning)):
+        if section != (section := name.rpartition('.')[0]):
+            print()
+        print(textwrap.fill(f'--config.{name}={values[name]}', _WIDTH, initial_indent='  ', subsequent_indent='    '))
+        if name in meaning:
+            print(textwrap.fill(meaning[name], _WIDTH, initial_indent=' ' * 6, subsequent_indent=' ' * 6))
     sys.exit(0)
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent='  ', subsequent_indent='  ')

@@ -22,7 +22,7 @@ def main() -> None:
     """The whole command."""
     parser = data_sets.parser('convert', __doc__)
     parser.add_argument('--split', metavar='S', required=True, help="such as train; '' where the layout has none")
-    parser.add_argument('--output', metavar='DIR', type=Path, required=True, help='made where missing')
+    parser.add_argument('--output', metavar='DIR', type=parsing.path, required=True, help='made where missing')
     parser.add_argument('--name', metavar='S', default='', help="of the split in DIR; default: --split, or 'train'")
     parser.add_argument('--resize-shorter', metavar='N', type=parsing.count, default=0,
                         help='shrink larger images to N pixels on the shorter side')

@@ -1,26 +1,30 @@
-"""models: what there is and how large it is; with a name, that model's layers.
+"""models: what there is and how large it is; with one name, that model's layers.
 
     python -m imagenet_jax models
+    python -m imagenet_jax models 'resnet*' 'vgg*'
     python -m imagenet_jax models --json
     python -m imagenet_jax models resnet50
-    python -m imagenet_jax models mobilenet_v2 --option width=1.4 --num-classes 10 --image-size 160
+    python -m imagenet_jax models mobilenet_v2 --option width=1.4 \\
+        --num-classes 10 --image-size 160
 
-Lists each model's parameters, multiply-adds (MACs) of one image at its input size, in convolutions and dense layers
-alone, top-1 as others published it (not a result of ours), on ImageNet where nothing else is named, and the recipe that
-trains it, as --config takes it. With a name, lists each layer that has parameters, and what it answers for one image.
-Everything is counted from the model, traced but not run.
+Lists each model's parameters, multiply-adds (MACs) of one image at its input
+size, in convolutions and dense layers alone, top-1 as others published it (not
+a result of ours), on ImageNet where nothing else is named, and the recipe that
+trains it, as --config RECIPE or, where that has several, --config RECIPE:MODEL.
+--json has them exactly, and more. With a name, lists each layer that has
+parameters, and what it answers for one image, counted from the model, traced
+but not run.
 """
 
 import argparse
 import dataclasses
+import fnmatch
 import json
-import sys
+from collections.abc import Sequence
 
-from tqdm import tqdm
-
-from imagenet_jax import models, runtime
+from imagenet_jax import catalog
 from imagenet_jax.command_line import parsing
-from imagenet_jax.models import catalog, summary
+from imagenet_jax.errors import unknown
 from imagenet_jax.options import apply, key_value
 
 
@@ -28,15 +32,19 @@ def main() -> None:
     """The whole command."""
     parser = _parser()
     arguments = parser.parse_args()
-    if not arguments.name and (arguments.option or arguments.num_classes is not None or arguments.image_size):
+    one = arguments.names[0] if len(arguments.names) == 1 and not _is_pattern(arguments.names[0]) else None
+    if one:
+        return _show_layers(arguments, one)
+    if arguments.option or arguments.num_classes is not None or arguments.image_size:
         parser.error('--image-size, --num-classes and --option are for one model: name it')
-    runtime.keep_to_cpu()
-    _show_layers(arguments) if arguments.name else _list(arguments.json)
+    _list(_chosen(arguments.names), arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = parsing.parser('models', __doc__)
-    parser.add_argument('name', metavar='NAME', nargs='?', help='show the layers of this model')
+    parser.add_argument('names', metavar='NAME', nargs='*',
+                        help="one name: the layers of this model; several, or patterns such as 'resnet*': a list of "
+                             'these')
     parser.add_argument('--image-size', metavar='N', type=_side, help="side in pixels; default: the model's own")
     parser.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
     parser.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
@@ -51,45 +59,64 @@ def _side(text: str) -> int:
     return int(text)
 
 
-def _list(as_json: bool) -> None:
-    rows = [_entry(name) for name in tqdm(models.names(), unit='model', leave=False, disable=not sys.stderr.isatty())]
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in '*?[')
+
+
+def _chosen(patterns: Sequence[str]) -> list[str]:
+    """Models that any of the patterns means, all where there are none. Raises UserError: one that means none."""
+    names = list(catalog.totals())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise unknown('model', pattern, names)
+    return [name for name in names if not patterns or any(fnmatch.fnmatchcase(name, each) for each in patterns)]
+
+
+def _list(names: Sequence[str], as_json: bool) -> None:
+    totals = catalog.totals()
+    rows = [_entry(name, *totals[name]) for name in names]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    print(f'{"model":18} {"parameters":>11} {"MACs":>14} {"input":>5}  {"top-1, published":20}  recipe')
+    print(f'{"model":18} {"parameters":>10} {"MACs":>9} {"input":>5}  {"published top-1":15}  recipe')
     for row in rows:
         top1 = f'{row["published_top1"]:.2f} {row["published_on"]}' if row['published_top1'] else ''
         top1 = top1.replace(' ImageNet', '').replace(',', '')
-        print(f'{row["name"]:18} {row["parameters"]:>11,} {row["multiply_adds"]:>14,} {row["image_size"]:>5}  '
-              f'{top1:20}  {row["config"]}')
+        print(f'{row["name"]:18} {row["parameters"] / 1e6:>8.2f} M {row["multiply_adds"] / 1e6:>7,.0f} M '
+              f'{row["image_size"]:>5}  {top1:15}  {catalog.RECIPE_OF[row["name"]]}')
 
 
-def _entry(name: str) -> dict:
+def _entry(name: str, parameters: int, multiply_adds: int) -> dict:
     """What the list says of a model; what is published is None where no result is known."""
-    size, published = catalog.image_size(name), catalog.PUBLISHED.get(name)
-    parameters, multiply_adds = summary.total(summary.layers(models.create(name), size))
-    return {'name': name, 'parameters': parameters, 'multiply_adds': multiply_adds, 'image_size': size,
+    published = catalog.PUBLISHED.get(name)
+    return {'name': name, 'parameters': parameters, 'multiply_adds': multiply_adds,
+            'image_size': catalog.image_size(name),
             **{f'published_{field.name}': published and getattr(published, field.name)
                for field in dataclasses.fields(catalog.Published)},
             'config': catalog.config(name)}
 
 
-def _show_layers(arguments) -> None:
+def _show_layers(arguments, name: str) -> None:
+    from imagenet_jax import models, runtime  # import JAX, for which the list does not wait
+    from imagenet_jax.models import summary
+    runtime.keep_to_cpu()
     options = dict(map(key_value, arguments.option))
     if arguments.num_classes is not None:
         options['num_classes'] = arguments.num_classes
-    model = apply(models.create, options, '--option', name=arguments.name)
-    size = arguments.image_size or catalog.image_size(arguments.name)
+    model = apply(models.create, options, '--option', name=name)
+    size = arguments.image_size or catalog.image_size(name)
     rows = summary.layers(model, size)
     parameters, multiply_adds = summary.total(rows)
     if arguments.json:
-        print(json.dumps({'name': arguments.name, 'options': options, 'image_size': size, 'parameters': parameters,
+        print(json.dumps({'name': name, 'options': options, 'image_size': size, 'parameters': parameters,
                           'multiply_adds': multiply_adds, 'layers': [dataclasses.asdict(row) for row in rows]},
                          indent=1))
         return
-    width = max(len(row.path) for row in rows)
-    print(f'{"layer":{width}}  {"kind":12} {"output":>16} {"parameters":>12} {"MACs":>15}')
-    for row in rows:
-        shape = ' x '.join(map(str, row.shape))
-        print(f'{row.path:{width}}  {row.kind:12} {shape:>16} {row.parameters:>12,} {row.multiply_adds:>15,}')
-    print(f'{f"{size} x {size} pixels":{width}}  {"":12} {"":>16} {parameters:>12,} {multiply_adds:>15,}')
+    table = [('layer', 'kind', 'output', 'parameters', 'MACs'),
+             *((row.path, row.kind, ' x '.join(map(str, row.shape)), f'{row.parameters:,}', f'{row.multiply_adds:,}')
+               for row in rows),
+             (f'{size} x {size} pixels', '', '', f'{parameters:,}', f'{multiply_adds:,}')]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for path, kind, *numbers in table:
+        print('  '.join([f'{path:{widths[0]}}', f'{kind:{widths[1]}}',
+                         *(f'{number:>{width}}' for number, width in zip(numbers, widths[2:], strict=True))]))

@@ -11,6 +11,7 @@ Leaves with 1 where an image cannot be read or a folder has none; it is named, a
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main() -> int | None:
     checkpoints.add_arguments(parser)
     parser.add_argument('--top', metavar='N', type=parsing.count, default=5, help='classes an image')
     parser.add_argument('--json', action='store_true', help='one line of JSON an image')
-    parser.add_argument('images', metavar='IMAGE', nargs='+', type=Path, help='a file, or a folder of them')
+    parser.add_argument('images', metavar='IMAGE', nargs='+', type=parsing.path, help='a file, or a folder of them')
     return _predict(parser.parse_args())
 
 
@@ -64,7 +65,7 @@ def _predict(arguments) -> int:
 
 
 def _files(image: Path) -> list[Path]:
-    if not image.is_dir():
+    if not os.path.isdir(image):  # of any length
         return [image]
     return sorted(file for file in image.rglob('*') if file.suffix.lower() in EXTENSIONS and file.is_file()
                   and not file.name.startswith('.'))

@@ -11,25 +11,24 @@ The CSV file has every number as it is. Runs without a result, or unfinished, ar
 """
 
 import sys
-from pathlib import Path
 
 from imagenet_jax import report
 from imagenet_jax.command_line import parsing
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.errors import UserError, beside, writing
 from imagenet_jax.report import folders, page, tables
 
 
 def main() -> None:
     """The whole command."""
     parser = parsing.parser('report', __doc__)
-    parser.add_argument('folders', metavar='DIR', nargs='+', type=Path,
+    parser.add_argument('folders', metavar='DIR', nargs='+', type=parsing.path,
                         help='a run, or a folder with runs at any depth')
     parser.add_argument('--base', metavar='NAME',
                         help='the line that others are held against; default: base where there is one, else the first')
     parser.add_argument('--best', action='store_true',
                         help="each run's best evaluation, not its last, which flatters: it is picked by its score")
-    parser.add_argument('--csv', metavar='FILE', type=Path, help='write the numbers as CSV too')
-    parser.add_argument('--html', metavar='FILE', type=Path,
+    parser.add_argument('--csv', metavar='FILE', type=parsing.path, help='write the numbers as CSV too')
+    parser.add_argument('--html', metavar='FILE', type=parsing.path,
                         help='write a page too, with a table that sorts and curves')
     _report(parser.parse_args())
 
@@ -37,7 +36,7 @@ def main() -> None:
 def _report(arguments) -> None:
     for folder in arguments.folders:
         if not folder.is_dir():
-            raise UserError(f'no folder {folder}; report takes folders of runs, such as runs/sweep')
+            raise UserError(f'no folder {folder}; {beside(folder)}')
     found = dict.fromkeys(path for root in arguments.folders for path in folders.find(root))
     if not found:
         raise UserError(f'no run in {", ".join(map(str, arguments.folders))}: nothing there has a config.json')

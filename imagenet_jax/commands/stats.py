@@ -12,7 +12,6 @@ mean, std, covariance, and its eigenvalues and eigenvectors (columns), which col
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 
@@ -36,7 +35,7 @@ def main() -> None:
                         help='of the shorter side, before it; --size where not given')
     parser.add_argument('--max-images', metavar='N', type=parsing.count, default=0,
                         help='measure so many, evenly spaced; 0: all')
-    parser.add_argument('--output', metavar='FILE', type=Path, help='write the figures as JSON')
+    parser.add_argument('--output', metavar='FILE', type=parsing.path, help='write the figures as JSON')
     _stats(parser.parse_args())
 
 

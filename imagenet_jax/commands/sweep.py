@@ -21,11 +21,11 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from imagenet_jax import sweep
-from imagenet_jax.command_line import parsing, recipes
+from imagenet_jax.command_line import option_names, parsing, recipes
 from imagenet_jax.errors import Stopped, UserError, writing
 from imagenet_jax.sweep import Run
 
@@ -34,7 +34,7 @@ def main() -> int:
     """The whole command."""
     parser = _parser()
     arguments, options = parser.parse_known_args()
-    _check_options(options)
+    _check_options(options, vars(arguments))
     runs = plan(arguments.config, arguments.seeds, arguments.workdir, options)
     slots = _slots(arguments.gpus, arguments.jobs)
     rest = _list(runs)
@@ -54,12 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--config', metavar='FILE[:ARG,ARG]', action='append', required=True,
                         help='a recipe, or several of what it takes after a colon; all: all; may be given again')
     parser.add_argument('--seeds', metavar='N', type=_seeds, default=(0,), help='so many, from 0, or a list: 0,3,5')
-    parser.add_argument('--workdir', metavar='DIR', type=Path, required=True, help='where the folders of runs go')
+    parser.add_argument('--workdir', metavar='DIR', type=parsing.path, required=True,
+                        help='where the folders of runs go')
     several = parser.add_mutually_exclusive_group()
     several.add_argument('--gpus', metavar='N', type=parsing.count, default=0,
                          help='run N at a time, each on a GPU of its own')
     several.add_argument('--jobs', metavar='N', type=parsing.count, default=1, help='run N at a time')
-    several.add_argument('--slurm', metavar='FILE', type=Path, help='write an array job for SLURM, and run nothing')
+    several.add_argument('--slurm', metavar='FILE', type=parsing.path,
+                         help='write an array job for SLURM, and run nothing')
     parser.add_argument('--dry-list', action='store_true', help='say what would run, and run nothing')
     return parser
 
@@ -70,8 +72,10 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.strip(',').split(','))) if ',' in text else tuple(range(int(text)))
 
 
-def _check_options(options: Sequence[str]) -> None:
+def _check_options(options: Sequence[str], flags: Iterable[str]) -> None:
     for option in options:
+        if re.match(r'--?[a-zA-Z]', option) and not option.startswith('--config.'):
+            raise option_names.unknown_flag(option.partition('=')[0], recipes.known(), flags)
         if not re.fullmatch(r'--config\.[\w.]+=.*', option, re.DOTALL):
             raise UserError(f'not an argument of sweep: {option}; options of runs are given as --config.NAME=VALUE')
         if option.startswith('--config.seed='):
@@ -98,7 +102,7 @@ def plan(given: Sequence[str], seeds: Sequence[int], workdir: Path, options: Seq
 def _expand(given: str) -> list[tuple[str, Path]]:
     """(as main.py takes it, its folder) of each argument in FILE:ARG,ARG."""
     path, colon, wanted = given.partition(':')
-    known, stem = recipes.arguments(Path(path)), Path(path).stem
+    known, stem = recipes.arguments(path), Path(path).stem
     if not colon:
         return [(f'{path}:{known[0]}', Path(stem) / known[0]) if known else (path, Path(stem))]
     if wanted == 'all' and not known:

@@ -1,15 +1,22 @@
 """Trains and evaluates one model.
 
-    python main.py --config configs/resnet50.py --workdir runs/resnet50
-    python main.py --config configs/resnet50.py:resnet101 --workdir runs/resnet101 --config.batch_size=512
-    python main.py --config configs/resnet50.py --help
+    python main.py --config resnet50 --workdir runs/resnet50
+    python main.py --config configs/resnet50.py:resnet101 \\
+        --workdir runs/resnet101 --config.batch_size=512
+    python main.py --config resnet50 --help
+    python main.py --model resnet18 --data DIR --workdir runs/mine
 
-  --config FILE        the recipe; FILE:MODEL another model of it
-  --config.NAME=VALUE  changes one option of it; None unsets it, and the default of what reads it holds
-  --workdir DIR        the run's folder; the same command again goes on from the newest checkpoint in it
+  --config FILE        the recipe, or its name; FILE:MODEL another model of it
+  --config.NAME=VALUE  changes one option of it; None unsets it, and the default
+                       of what reads it holds
+  --model NAME         trains this model without a recipe: on the images of
+  --data DIR           this folder, whose layout and classes are looked at
+  --workdir DIR        the run's folder; the same command again goes on from
+                       the newest checkpoint in it
   --version            prints the version
 
-Leaves with 0; 1 after an error, which it explains; 143 or 130 when SIGTERM or Ctrl-C stopped it and the run was saved.
+Leaves with 0; 1 after an error, which it explains; 143 or 130 when SIGTERM or
+Ctrl-C stopped it and the run was saved.
 """
 
 import shlex
@@ -19,16 +26,18 @@ from typing import NoReturn
 from absl import flags
 
 import imagenet_jax
-from imagenet_jax.command_line import recipes, running
+from imagenet_jax.command_line import recipes, running, without_recipe
 from imagenet_jax.errors import Stopped, UserError
 
 _WORKDIR = flags.DEFINE_string('workdir', None, "the run's folder")
+_MODEL = flags.DEFINE_string('model', None, 'the model to train without a recipe')
+_DATA = flags.DEFINE_string('data', None, 'its images')
 _VERSION = flags.DEFINE_bool('version', False, 'print the version')
 
 
 def main() -> NoReturn:
     """The whole command."""
-    recipes.run(_run, __doc__)
+    recipes.run(_run, __doc__, without_recipe.with_config)
 
 
 def _run(argv: list[str]) -> None:
@@ -38,6 +47,8 @@ def _run(argv: list[str]) -> None:
     config = recipes.config(argv)
     if not _WORKDIR.value and not config.dry_run:
         raise UserError('where should the run go? Give --workdir, such as --workdir runs/resnet50')
+    if _MODEL.value:
+        without_recipe.look_at_data(config, _DATA.value, recipes.given())
     # JAX takes seconds to import, for which neither help nor a refusal waits.
     with running.importing():
         from imagenet_jax.train import train_and_evaluate

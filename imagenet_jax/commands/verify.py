@@ -12,10 +12,9 @@ classes differently, and after an error. Copies within a split and classes witho
 """
 
 import json
-from pathlib import Path
 
 from imagenet_jax import inspection
-from imagenet_jax.command_line import data_sets
+from imagenet_jax.command_line import data_sets, parsing
 from imagenet_jax.errors import writing
 
 # Bad samples and groups of copies that are printed; --json and --output have all.
@@ -27,7 +26,7 @@ def main() -> int | None:
     parser = data_sets.parser('verify', __doc__)
     parser.add_argument('--split', metavar='S', action='append', required=True, help='may be given again')
     parser.add_argument('--json', action='store_true', help='print the whole report as JSON')
-    parser.add_argument('--output', metavar='FILE', type=Path, help='write the whole report as JSON')
+    parser.add_argument('--output', metavar='FILE', type=parsing.path, help='write the whole report as JSON')
     return _verify(parser.parse_args())
 
 

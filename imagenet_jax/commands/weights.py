@@ -54,19 +54,21 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument('--model', required=True, metavar='NAME', help='one of those that `models` lists')
     add.add_argument('--input', required=True, metavar='FILE',
                      help=f'{", ".join(weight_files.SUFFIXES)}, a folder with one, or hf:OWNER/NAME[@REVISION][/FILE]')
-    add.add_argument('--output', required=True, metavar='DIR', type=Path, help='a new folder')
+    add.add_argument('--output', required=True, metavar='DIR', type=parsing.path, help='a new folder')
     add.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
     add.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                      help='any other option of the model; may be given again')
     add.add_argument('--ema', action=argparse.BooleanOptionalAction,
                      help='the averaged weights, or the raw ones, of a file that holds both; the raw ones if not given')
-    add.add_argument('--class-names', metavar='FILE', type=Path,
+    add.add_argument('--class-names', metavar='FILE', type=parsing.path,
                      help="one a line, in the order of the outputs; ImageNet's for 1000 classes if not given")
     checkpoints.add_view(add, "the model's own: 224 out of 256 pixels, or 32 for CIFAR, and ImageNet's colours")
     add.set_defaults(run=_import)
     add = commands.add_parser('export', help="a run's weights -> a file", description=_EXPORT, **shape)
-    add.add_argument('--checkpoint', required=True, metavar='DIR', type=Path, help='the folder of a run or an import')
-    add.add_argument('--output', required=True, metavar='FILE', type=Path, help=', '.join(weight_files.SUFFIXES))
+    add.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path,
+                     help='the folder of a run or an import')
+    add.add_argument('--output', required=True, metavar='FILE', type=parsing.path,
+                     help=', '.join(weight_files.SUFFIXES))
     add.add_argument('--ema', action='store_true', help='the averaged weights')
     add.add_argument('--best', action='store_true', help='of the checkpoint best in evaluation, instead of the newest')
     add.set_defaults(run=_export)

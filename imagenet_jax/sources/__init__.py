@@ -1,12 +1,14 @@
 """Layouts on disk behind one interface: a random-access, labelled source. One file a layout."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from imagenet_jax import options as option_lib
-from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.errors import UserError, beside, expanded, unknown
 from imagenet_jax.sources.array_record import ArrayRecord
 from imagenet_jax.sources.base import Source
 from imagenet_jax.sources.cifar import Cifar
@@ -36,6 +38,12 @@ _TO_EVALUATE = ('val', 'valid', 'validation')
 def names() -> list[str]:
     """Every format name."""
     return list(_SOURCES)
+
+
+def formats_at(path: str, split: str) -> list[str]:
+    """The formats that `path` holds a split in; those that only name images last."""
+    present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
+    return sorted(present, key=lambda name: _SOURCES[name].refers)
 
 
 def create(format: str, path: str, split: str, num_classes: int | None = None, size: int = 224, *,
@@ -69,8 +77,10 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
         raise unknown('data.format', format, names())
     if _SOURCES[format].on_disk and not path:
         raise UserError(f'data.format={format} needs data.path, the root of the data set')
+    if _SOURCES[format].on_disk:
+        _refuse_missing(path, split)
     with _reading(path):
-        present = [name for name, source in _SOURCES.items() if source.is_at(path, split)]
+        present = formats_at(path, split)
     copies = [name for name in present if not _SOURCES[name].refers]
     if format in copies and len(copies) > 1:
         raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(copies)}; keep one of them there')
@@ -95,6 +105,16 @@ def _reading(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error}') from error
+
+
+def _refuse_missing(path: str, split: str) -> None:
+    root = expanded(path)
+    with _reading(path):
+        try:
+            os.stat(root)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(f'no folder {Path(path) / split}: data.path={path} does not exist; {beside(root)}'
+                            ) from error
 
 
 def _undivided(format: str, path: str, train_split: str, eval_split: str) -> str:

@@ -10,9 +10,9 @@ import pytest
 from fixtures_models import count, flat, shapes, strides
 
 from imagenet_jax import models
+from imagenet_jax.catalog import image_size
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import plain, zfnet
-from imagenet_jax.models.catalog import image_size
 from imagenet_jax.models.layers import Layers, SqueezeExcite, adaptive_mean_pool, local_response_norm, max_pool
 from imagenet_jax.models.plain import Classifier
 from imagenet_jax.models.summary import layers, operations, total

@@ -1,16 +1,22 @@
-"""The models command: the list, and one model's layers."""
+"""The models command: the list, and one model's layers.
+
+After a change of a model that is meant: python tests/models/test_summary.py writes the list's sizes anew.
+"""
 
 import json
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from imagenet_jax import __main__, models
+from imagenet_jax import __main__, catalog, models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import summary
 
-FEW = ['alexnet', 'regnetx_002', 'resnet20_cifar']
+ROOT = Path(__file__).parent.parent.parent
+FEW = ['alexnet', 'mobilenet_v3_small', 'resnet20_cifar']
 
 
 @pytest.fixture
@@ -66,20 +72,45 @@ def test_too_small_images():
 # --- the command
 
 
-def test_list(run, monkeypatch):
-    monkeypatch.setattr(models, 'names', lambda: FEW)
+def counted(name):
+    return summary.total(summary.layers(models.create(name), catalog.image_size(name)))
+
+
+@pytest.mark.parametrize('names', [FEW, pytest.param(models.names(), marks=pytest.mark.slow)], ids=['few', 'all'])
+def test_kept_sizes_are_the_models(names):
+    """Where this fails and the model is right: python tests/models/test_summary.py"""
+    assert {name: catalog.totals()[name] for name in names} == {name: counted(name) for name in names}
+
+
+def test_list(run):
     head, *lines = run().splitlines()
-    assert 'top-1, published' in head and len(lines) == len(FEW)
-    assert max(map(len, [head, *lines])) <= 120
-    assert re.fullmatch(r'regnetx_002 +2,684,792 +199,\d{3},\d{3} +224 +configs/resnet50\.py:regnetx_002', lines[1])
-    assert lines[2].split() == ['resnet20_cifar', '269,722', '40,551,040', '32', '91.25', 'CIFAR-10',
-                                'configs/cifar10_resnet20.py']
+    assert head.split()[:4] == ['model', 'parameters', 'MACs', 'input']
+    assert [line.split()[0] for line in lines] == models.names()
+    assert max(map(len, [head, *lines])) <= 80
+    found = {line.split()[0]: line.split()[1:] for line in lines}
+    assert found['regnetx_002'] == ['2.68', 'M', '199', 'M', '224', 'resnet50']
+    assert found['resnet20_cifar'] == ['0.27', 'M', '41', 'M', '32', '91.25', 'CIFAR-10', 'cifar10_resnet20']
     rows = json.loads(run('--json'))
-    assert [row['name'] for row in rows] == FEW
-    assert rows[0] == {'name': 'alexnet', 'parameters': 61_100_840, 'multiply_adds': 714_188_480, 'image_size': 224,
-                       'published_top1': 56.52, 'published_top5': 79.07, 'published_on': 'ImageNet',
-                       'published_source': 'torchvision', 'config': 'configs/alexnet.py'}
-    assert rows[1]['published_top1'] is None and rows[1]['published_on'] is None
+    assert [row['name'] for row in rows] == models.names()
+    row, = (row for row in rows if row['name'] == 'alexnet')
+    assert row == {'name': 'alexnet', 'parameters': 61_100_840, 'multiply_adds': 714_188_480, 'image_size': 224,
+                   'published_top1': 56.52, 'published_top5': 79.07, 'published_on': 'ImageNet',
+                   'published_source': 'torchvision', 'config': 'configs/alexnet.py'}
+    row, = json.loads(run('regnetx_002*', '--json'))
+    assert row['published_top1'] is None and row['published_on'] is None
+
+
+def test_list_of_patterns(run):
+    """In the order of the whole list, each once."""
+    found = [line.split()[0] for line in run('vgg16*', 'resnet*4_cifar', 'vgg16').splitlines()[1:]]
+    assert found == [name for name in models.names() if name in ('resnet44_cifar', 'vgg16', 'vgg16_bn')]
+
+
+def test_list_imports_no_jax():
+    code = ('import sys; sys.argv = ["x", "models", "vgg*"]\nfrom imagenet_jax import __main__\n'
+            'try: __main__.main()\nexcept SystemExit: print({"jax", "flax", "numpy"} & set(sys.modules))')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith('set()\n')
 
 
 def test_one_model(run):
@@ -87,7 +118,7 @@ def test_one_model(run):
     assert head.split() == ['layer', 'kind', 'output', 'parameters', 'MACs']
     assert lines[0].split() == ['conv1', 'Conv', '32', 'x', '32', 'x', '16', '432', '442,368']
     assert last.split()[-2:] == ['269,722', '40,551,040']
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, [head, *lines, last])) <= 80
 
 
 def test_one_model_with_options(run):
@@ -103,6 +134,7 @@ def test_one_model_with_options(run):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['resnet5'], r"unknown model.name 'resnet5'; did you mean .*resnet50"),
+    (['resnte*'], r"unknown model 'resnte\*'; did you mean resnet"), (['vgg*', 'resnet5'], "unknown model 'resnet5'"),
     (['resnet50', '--option', 'shortcutt=B'], r"option model.shortcutt: nothing reads 'shortcutt'"),
     (['resnet50', '--option', 'zero_gamma'], r'--option zero_gamma: must be KEY=VALUE'),
     (['vgg11', '--image-size', '8'], 'images too small')])
@@ -118,3 +150,8 @@ def test_usage_errors(run, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2 and message in capsys.readouterr().err
+
+
+if __name__ == '__main__':
+    sizes = ',\n'.join(f' "{name}": {list(counted(name))}' for name in models.names())
+    (ROOT / 'imagenet_jax' / 'sizes.json').write_text(f'{{\n{sizes}\n}}\n')

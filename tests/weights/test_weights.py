@@ -10,9 +10,8 @@ import pytest
 from fixtures_weights import assert_same, random_variables
 from runs import ROOT
 
-from imagenet_jax import models, weight_files, weights
+from imagenet_jax import catalog, models, weight_files, weights
 from imagenet_jax.errors import UserError
-from imagenet_jax.models import catalog
 
 CIFAR_WEIGHTS = ROOT.parent / 'shared' / 'data' / 'weights' / 'resnet20_cifar10.th'
 

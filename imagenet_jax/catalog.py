@@ -1,6 +1,8 @@
-"""What is known of each model beside its definition: its input size, its recipe, its published results."""
+"""What is known of each model beside its definition: its sizes, its recipe, its published results. Imports no JAX."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 # By recipe of configs/, the models that it takes and that have no other; where it is given none, it trains the first.
 RECIPES = {
@@ -27,6 +29,7 @@ RECIPES = {
     'cifar10_fast': ('resnet9_cifar',),
     'cifar10_alexnet': ('alexnet_cifar', 'alexnet_v1_cifar'),
 }
+_SIZES = Path(__file__).with_name('sizes.json')
 RECIPE_OF = {model: recipe for recipe, models in RECIPES.items() for model in models}
 
 
@@ -151,6 +154,15 @@ ARRAYS = {
 def image_size(name: str) -> int:
     """Side in pixels of the images that the model `name` is made for."""
     return 32 if name.endswith('_cifar') else 224
+
+
+def totals() -> dict[str, tuple[int, int]]:
+    """Model -> its parameters and multiply-adds, each model as `models.create` makes it where it is given nothing.
+
+    They are kept in sizes.json, since tracing every model takes a minute; `python tests/models/test_summary.py` writes
+    them anew.
+    """
+    return {name: tuple(pair) for name, pair in json.loads(_SIZES.read_text()).items()}
 
 
 def config(name: str) -> str:
