@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -77,8 +76,6 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
         raise unknown('data.format', format, names())
     if _SOURCES[format].on_disk and not path:
         raise UserError(f'data.format={format} needs data.path, the root of the data set')
-    if _SOURCES[format].on_disk:
-        _refuse_missing(path, split)
     with _reading(path):
         present = formats_at(path, split)
     copies = [name for name in present if not _SOURCES[name].refers]
@@ -100,21 +97,18 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
 
 @contextlib.contextmanager
 def _reading(path: str) -> Iterator[None]:
-    """While entered, an OSError means that something in the data set cannot be read, such as a folder of others."""
+    """While entered, an OSError means that something in the data set cannot be read, such as a folder of others; where
+    there is nothing at `path`, an error goes on with what is beside it.
+    """
     try:
         yield
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error}') from error
-
-
-def _refuse_missing(path: str, split: str) -> None:
-    root = expanded(path)
-    with _reading(path):
-        try:
-            os.stat(root)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise UserError(f'no folder {Path(path) / split}: data.path={path} does not exist; {beside(root)}'
-                            ) from error
+    except UserError as error:
+        root = expanded(path)
+        if not path or os.path.lexists(root) or len(os.fsencode(root.name)) > 255:
+            raise
+        raise UserError(f'{error}. {root} does not exist; {beside(root)}') from error
 
 
 def _undivided(format: str, path: str, train_split: str, eval_split: str) -> str:
