@@ -27,6 +27,13 @@ def test_what_a_user_may_cause_is_an_exit_code(error, code):
     assert running.exit_code(raising(error)) == code
 
 
+def test_an_output_that_takes_no_more_is_an_error():
+    with open('/dev/full', 'w') as full:
+        done = subprocess.run([sys.executable, '-m', 'imagenet_jax', '--help'], cwd=ROOT, stdout=full, text=True,
+                              stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, 'error: cannot write the output: No space left on device\n')
+
+
 def test_other_errors_and_exits_pass():
     for error in (ZeroDivisionError(), SystemExit(2)):
         with pytest.raises(type(error)):

@@ -64,7 +64,7 @@ def exit_code(command: Callable[[], int | None]) -> int | str | None:
     except OSError as error:
         if error.errno not in DISK:
             raise
-        code = f'error: cannot write{f" {error.filename}" if error.filename else ""}: {error.strerror}'
+        code = f'error: cannot write {error.filename or "the output"}: {error.strerror}'
     finally:
         sys.stdout.flush()
     return code

@@ -1,10 +1,9 @@
 """TensorBoard's event files, through clu."""
 
+import contextlib
 import logging
 import os
-import socket
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,7 @@ def open_in(workdir: Path, start: int) -> '_Board | None':
 
     Args:
       workdir: the run's folder.
-      start: the step that what comes begins at; what earlier starts wrote of it and of later ones is not shown again.
+      start: the step that what comes begins at; what earlier starts wrote of it and of later ones is taken out.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # and its notice
@@ -26,7 +25,7 @@ def open_in(workdir: Path, start: int) -> '_Board | None':
         from clu import metric_writers  # imports TensorFlow: seconds that only the writing process pays
         import tensorflow as tf  # isort: skip
         tf.config.set_visible_devices([], 'GPU')  # a GPU build would take the memory that JAX needs
-        _write_start(tf, workdir, start)
+        _forget(tf, workdir, start)
         return _Board(workdir, metric_writers.AsyncWriter(metric_writers.SummaryWriter(str(workdir))))
     except Exception as error:  # an installation that does not fit raises anything
         _refuse_full(workdir, error)
@@ -61,16 +60,24 @@ def _refuse_full(workdir, error) -> None:
         raise UserError(f'cannot write the event files in {workdir}: {why}') from error
 
 
-def _write_start(tf, workdir: Path, step: int) -> None:
-    """An event file that says that the run starts at a step: TensorBoard then forgets what it has from there on.
+def _forget(tf, workdir: Path, start: int) -> None:
+    """Takes a step and later ones out of what earlier starts wrote: they come again, and most readers show all."""
+    partial = workdir / '.events.tmp'
+    for path in sorted(workdir.glob('events.out.tfevents.*')):
+        dropped = 0
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in _records(tf, path):
+                event = tf.compat.v1.Event.FromString(record)
+                if event.HasField('summary') and event.step >= start:
+                    dropped += 1
+                else:
+                    writer.write(record)
+        if dropped:
+            os.replace(partial, path)
+    partial.unlink(missing_ok=True)
 
-    clu's writer cannot say so. Its file comes after this one, by its name. It says so twice: the first that TensorBoard
-    sees is the run's own beginning to it, and the files of earlier versions have none.
-    """
-    name = f'events.out.tfevents.{int(time.time())}.{socket.gethostname()}.0.start'
-    start = tf.compat.v1.Event(wall_time=time.time(), step=step,
-                               session_log=tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START))
-    events = [tf.compat.v1.Event(wall_time=time.time(), file_version='brain.Event:2'), start, start]
-    with tf.io.TFRecordWriter(str(workdir / name)) as writer:
-        for event in events:
-            writer.write(event.SerializeToString())
+
+def _records(tf, path: Path) -> Iterator[bytes]:
+    """Up to where a file is torn or damaged, as every reader does."""
+    with contextlib.suppress(tf.errors.DataLossError):
+        yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
