@@ -9,9 +9,6 @@ from fixtures_images import class_tree, image_folder
 from fixtures_layouts import LAYOUTS, text
 from fixtures_sources import create, refused
 
-from imagenet_jax import sources
-from imagenet_jax.data import read
-
 
 def keys(root, split, holdout=0.3, format='folder', **options):
     source = create(format, root, split, num_classes=None, holdout=holdout, **options)
@@ -88,13 +85,6 @@ def test_fractions_out_of_range_are_refused(tmp_path, fraction):
 def test_a_part_without_images_is_refused(tmp_path):
     for fraction in (1e-9, 1 - 1e-9):
         refused('config.data.holdout', 'of 60 images', path=tree(tmp_path), holdout=fraction)
-
-
-def test_the_section_opens_both(tmp_path):
-    data = read(format='folder', path=str(tree(tmp_path)), holdout=0.3)
-    train, test = data.open_both(3, 8)
-    assert len(train) + len(test) == 60 and isinstance(test, sources.Source)
-    assert [test.key(i) for i in range(len(test))] == keys(tmp_path, 'val')
 
 
 def test_a_folder_without_splits_says_what_to_give(tmp_path):
