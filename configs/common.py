@@ -100,8 +100,8 @@ def _data() -> ConfigDict:
     data.eval_split = 'val'
     data.dataset = placeholder(str)         # tfds: name[/config][:version]
     data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
-    data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label); parquet:
-                                            # column, or what precedes _label; webdataset: field of the JSON files
+    data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label);
+                                            # parquet: a column, or what precedes its _label; webdataset: field of JSON
     data.num_examples = placeholder(int)    # synthetic: images in each split; 0: as many as ImageNet has
     data.processes = 0                      # worker processes that decode; 0: threads of this process
     data.threads = 0                        # where there are no worker processes; 0: one a core
