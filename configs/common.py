@@ -106,8 +106,7 @@ def _data() -> ConfigDict:
     data.dataset = placeholder(str)         # tfds: name[/config][:version]
     data.images = placeholder(str)          # list: folder that its paths start from, where not data.path
     data.labels = placeholder(str)          # cifar: fine or coarse; voc: largest (object) or all (multi-label);
-                                            # parquet: column, or what precedes _label; webdataset:
-                                            # field of the JSON files
+                                            # parquet: a column, or what precedes its _label; webdataset: field of JSON
     data.num_examples = placeholder(int)    # synthetic: images in each split; 0: as many as ImageNet has
     data.exif = placeholder(bool)           # whether images are turned as their EXIF says; unset: as they are stored
     data.processes = 0                      # worker processes that decode; 0: threads of this process

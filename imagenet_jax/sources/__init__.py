@@ -137,15 +137,13 @@ def _check_labels(source: Source, path: str, split: str, num_classes: int | None
             raise UserError(f'{bad.sum()} images of {path}, split {split!r}, have labels other than 0, 1 and NaN, the '
                             f'first {source.key(int(bad.argmax()))}')
         return
-    if (source.labels == -1).all():
-        raise UserError(f'every label of {path}, split {split!r}, is -1, as where labels are kept secret: use another '
-                        'split')
     if num_classes is None:
-        num_classes = min(max(len(source.class_names), source.num_labels), _MOST_CLASSES)
+        num_classes = min(max(len(source.class_names), source.num_labels, 1), _MOST_CLASSES)
     bad = (source.labels < 0) | (source.labels >= num_classes)
     if bad.any():
         first, classes = int(bad.argmax()), len(source.class_names) or source.num_labels
         raise UserError(
             f'{bad.sum()} labels of {path}, split {split!r}, are outside 0..{num_classes - 1}, the first '
-            f'{source.labels[first]} at {source.key(first)}; the data has {classes} classes: '
-            'set config.model.num_classes')
+            f'{source.labels[first]} at {source.key(first)}; ' + (
+                'labels that are kept secret are -1: use another split' if (source.labels == -1).all()
+                else f'the data has {classes} classes: set config.model.num_classes'))

@@ -14,7 +14,6 @@ import gzip
 import io
 import os
 import struct
-import tarfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,12 +22,11 @@ from typing import NamedTuple
 import numpy as np
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.sources import tars
 from imagenet_jax.sources.base import Source, refuse_large
 
 _DEVKIT = 'ILSVRC2012_devkit_t12.tar.gz'
-_BLOCK = 512
 _LARGEST_DEVKIT = 64 << 20  # bytes, unpacked; it has about a tenth
-_LARGEST_HEADER = 1 << 20  # bytes of a member's long name and the like
 
 
 class _Devkit(NamedTuple):
@@ -119,49 +117,15 @@ def _validation(file, devkit: _Devkit) -> Iterator[tuple[str, str, int, int]]:
         raise UserError(f'{file.name} {" and ".join(found)}: it is not whole, or not as published')
 
 
-class _Headers:
-    """A file that tarfile reads headers from: one that claims gigabytes, or less than nothing, is not read."""
-
-    def __init__(self, file):
-        self.seek, self.tell, self._read = file.seek, file.tell, file.read
-
-    def read(self, size):
-        if not 0 <= size <= _LARGEST_HEADER:
-            raise tarfile.ReadError(f'a header claims {size:,} bytes')
-        return self._read(size)
-
-
-def _members(file, where: str, start: int, end: int) -> Iterator[tarfile.TarInfo]:
-    """What the tar has that lies at start..end of `file`.
-
-    tarfile takes a damaged header, and a missing end, for the end of an archive: what follows the last member must be
-    blocks of zeros.
-    """
-    file.seek(start)
-    try:
-        with tarfile.TarFile(fileobj=_Headers(file)) as archive:
-            while member := archive.next():
-                if not 0 <= member.size <= end - member.offset_data:
-                    raise tarfile.ReadError(f'{member.name} ends after the archive')
-                yield member
-                archive.members.clear()  # it would keep a million of them
-            after = archive.offset
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        raise UserError(f'{where} is damaged or not whole: {error}') from error
-    file.seek(after)
-    if after + _BLOCK > end or file.read(_BLOCK).strip(b'\0'):
-        raise UserError(f'{where} is damaged or not whole: no more than its first {after} bytes can be read')
-
-
 def _files(file, start: int, end: int) -> Iterator[tuple[str, int, int]]:
     """(name, offset, size) of each file of a tar of images, or of such tars."""
-    for member in _members(file, file.name, start, end):
+    for member in tars.members(file, file.name, start, end):
         name = Path(member.name).name
         if member.isdir() or name.startswith('._'):  # what macOS adds to an archive
             continue
         if member.name.startswith('/') or '..' in member.name.split('/'):
             raise UserError(f'{file.name} holds {member.name[:80]}, which leads out of it; ILSVRC2012 has no such name')
-        if not member.isfile() or member.issparse():
+        if not member.isfile():
             raise UserError(f'{file.name} holds {member.name[:80]}, which is no plain file but a link or the like; '
                             'ILSVRC2012 has none')
         yield name, member.offset_data, member.size
@@ -176,7 +140,7 @@ def _read_devkit(path: Path) -> _Devkit:
         if len(whole) > _LARGEST_DEVKIT:
             raise ValueError(f'it unpacks to more than {_LARGEST_DEVKIT:,} bytes')
         files = {Path(member.name).name: whole[member.offset_data:member.offset_data + member.size]
-                 for member in _members(io.BytesIO(whole), str(path), 0, len(whole)) if member.isfile()}
+                 for member in tars.members(io.BytesIO(whole), str(path), 0, len(whole)) if member.isfile()}
         meta, truth = files['meta.mat'], files['ILSVRC2012_validation_ground_truth.txt']
         _refuse_bomb(meta)
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)['synsets']

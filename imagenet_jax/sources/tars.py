@@ -1,5 +1,6 @@
 """What lies where in a tar, read from its headers alone."""
 
+import io
 import shlex
 import tarfile
 from collections.abc import Iterator
@@ -26,20 +27,16 @@ class _Bounded:
         return self._read(size)
 
 
-def members(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, size) of the regular files of the tar that lies at start..end of `file`, in their order.
+def members(file: BinaryIO, where: str, start: int, end: int) -> Iterator[tarfile.TarInfo]:
+    """What the tar has that lies at start..end of `file`, in its order.
 
     tarfile takes a damaged header, and a missing end, for the end of an archive: what follows the last member must be
     zeros, to the last byte, or a second archive behind the first would be lost.
 
     Raises:
-      UserError: it is damaged, cut off or compressed.
+      UserError: `where`, its name, is damaged or cut off.
     """
     file.seek(start)
-    if tool := next((tool for magic, tool in _COMPRESSED.items() if file.peek(8).startswith(magic)), ''):
-        name, new = shlex.quote(str(file.name)), shlex.quote(f'{file.name}.new')
-        raise UserError(f'{file.name} is compressed, so that nothing in it can be found without reading all before: '
-                        f'{tool} -dc {name} > {new} && mv {new} {name}')
     try:
         with tarfile.TarFile(fileobj=_Bounded(file)) as archive:
             while member := archive.next():
@@ -47,16 +44,23 @@ def members(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, in
                     raise tarfile.ReadError(f'{member.name} ends after the archive')
                 if member.sparse is not None:
                     raise tarfile.ReadError(f'{member.name} is sparse, stored in pieces')
-                if member.isfile():
-                    yield member.name, member.offset_data, member.size
+                yield member
                 archive.members.clear()  # it would keep a million of them
             after = archive.offset
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
-        raise UserError(f'{file.name} is damaged or not whole: {error}; copy it anew') from error
+        raise UserError(f'{where} is damaged or not whole: {error}; copy it anew') from error
     file.seek(after)
     whole = after + _BLOCK <= end
     while whole and (rest := file.read(min(_CHUNK, end - file.tell()))):
         whole = not rest.strip(b'\0')
     if not whole:
-        raise UserError(f'{file.name} is damaged or not whole: no more than its first {after} bytes can be read; copy '
-                        'it anew')
+        raise UserError(f'{where} is damaged or not whole: no more than its first {after} bytes can be read; copy it '
+                        'anew')
+
+
+def refuse_compressed(file: io.BufferedReader) -> None:
+    """Raises UserError where `file`, at its start, is no tar but a compressed one."""
+    if tool := next((tool for magic, tool in _COMPRESSED.items() if file.peek(8).startswith(magic)), ''):
+        name, new = shlex.quote(str(file.name)), shlex.quote(f'{file.name}.new')
+        raise UserError(f'{file.name} is compressed, so that nothing in it can be found without reading all before: '
+                        f'{tool} -dc {name} > {new} && mv {new} {name}')

@@ -22,7 +22,7 @@ import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import kept, tars
-from imagenet_jax.sources.base import Source
+from imagenet_jax.sources.base import Source, refuse_large
 from imagenet_jax.sources.image_list import read_class_names
 from imagenet_jax.sources.listing import EXTENSIONS
 from imagenet_jax.sources.shards import matching, pointer_hint, refuse_gaps, spellings
@@ -77,6 +77,7 @@ class WebDataset(Source):
         _, shard, offset, size, _ = self._index[index].tolist()
         if size < 0:
             raise OSError('its sample has no image')
+        refuse_large(size)
         with open(self._files[shard], 'rb', buffering=0) as file:
             data = os.pread(file.fileno(), size, offset)
         if len(data) < size:
@@ -126,8 +127,11 @@ def _samples(file: Path, field: str) -> Iterator[tuple[int, tuple[int, int], str
 
 def _scan(file: Path, opened: BinaryIO, label_endings: tuple[str, ...]) -> list[_Sample]:
     samples: dict[str, _Sample] = {}
-    for name, *place in tars.members(opened, 0, os.fstat(opened.fileno()).st_size):
-        name = name.removeprefix('./')
+    tars.refuse_compressed(opened)
+    for member in tars.members(opened, opened.name, 0, os.fstat(opened.fileno()).st_size):
+        if not member.isfile():
+            continue
+        name, place = member.name.removeprefix('./'), (member.offset_data, member.size)
         folder, slash, base = name.rpartition('/')
         stem, _, ending = base.partition('.')
         if not stem or not ending or (stem.startswith('__') and stem.endswith('__')):
@@ -138,7 +142,7 @@ def _scan(file: Path, opened: BinaryIO, label_endings: tuple[str, ...]) -> list[
             if sample.image[1] >= 0:
                 raise UserError(f'{file}: {sample.name} and {name} are images of one sample, which is the files of one '
                                 'name up to its first dot')
-            sample.name, sample.image = name, tuple(place)
+            sample.name, sample.image = name, place
         elif ending in label_endings:
             rank = label_endings.index(ending)
             if sample.label and sample.label[0] == rank:

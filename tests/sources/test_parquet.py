@@ -85,6 +85,14 @@ def test_parquet_keeps_no_more_row_groups_than_fit(tmp_path, monkeypatch):
         assert len(source._cache) == 1
 
 
+def test_a_row_group_is_read_in_parts(tmp_path, monkeypatch):
+    """Arrow refuses one array of structs that hold more than 2 GiB."""
+    monkeypatch.setattr(parquet_layout, '_ROWS', 2)
+    source = create('parquet', hub(tmp_path, row_group_size=5))
+    assert [source.image(i) for i in range(10)] == [jpeg(i) for i in range(10)]
+    assert source._cache[0][0].num_chunks == 3
+
+
 def test_threads_may_read_parquet_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_layout, 'CACHE_BYTES', 1)
     source, order = create('parquet', hub(tmp_path)), np.random.default_rng(0).integers(10, size=200).tolist()

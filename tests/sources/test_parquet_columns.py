@@ -142,7 +142,7 @@ def test_texts_are_numbered_as_in_train(tmp_path, kind):
 
 def test_secret_labels_are_refused(tmp_path):
     parquet_file(tmp_path / 'test.parquet', [jpeg()] * 2, [-1, -1])
-    refused("split 'test', is -1, as where labels are kept secret", format='parquet', path=tmp_path, split='test')
+    refused('the first -1', 'kept secret are -1: use another split', format='parquet', path=tmp_path, split='test')
 
 
 @pytest.mark.parametrize('labels,words', [

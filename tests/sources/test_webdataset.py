@@ -90,7 +90,7 @@ def test_a_sample_without_an_image_is_bad(tmp_path, caplog):
     ([('a.jpg', jpeg()), ('a.cls', b'n01440764')], ['a.cls must hold a whole number']),
     ([('a.jpg', jpeg()), ('a.cls', b'9' * 10)], ['9999999999 is no label']),
     ([('a.jpg', jpeg()), ('a.cls', b'3')], ['outside 0..2', 'train-0.tar:a.jpg']),
-    ([('a.jpg', jpeg()), ('a.cls', b'-1')], ['is -1, as where labels are kept secret']),
+    ([('a.jpg', jpeg()), ('a.cls', b'-1')], ['kept secret are -1: use another split']),
     ([('a.jpg', jpeg()), ('a.json', b'{"label": true}')], ['a.json must have the label', "{'label': True}"]),
     ([('a.jpg', jpeg()), ('a.json', b'[' * 100_000)], ['a.json is no JSON']),
     ([('a.jpg', jpeg()), ('a.png', jpeg()), ('a.cls', b'0')], ['a.jpg and a.png are images of one sample']),
