@@ -11,7 +11,7 @@ import jax
 from imagenet_jax import data, distill, finetune, input_pipeline, models, record, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluation import Evaluator
+from imagenet_jax.evaluation import Evaluator, Mistake
 from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.erase import ERASERS, Erase
@@ -56,6 +56,7 @@ class Options:
     eval_epochs: float
     eval_steps: int
     confusion_epochs: float
+    misclassified: int
     checkpoint_steps: int
     log_steps: int
     stop_after: int
@@ -64,11 +65,12 @@ class Options:
     deterministic: bool
     compilation_cache: bool
     dry_run: bool
+    parameter_table: bool
     message: str
 
     def __post_init__(self):
         for name in ('seed', 'epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',
-                     'log_steps', 'stop_after', 'max_bad_steps'):
+                     'misclassified', 'log_steps', 'stop_after', 'max_bad_steps'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.{name}={getattr(self, name)} must not be negative')
         for name in ('batch_size', 'eval_batch_size'):
@@ -182,7 +184,8 @@ class Experiment:
         self._evaluate = Evaluator(
             model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
-            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None)
+            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None,
+            mistakes=0 if self.task.multi_label or not options.confusion_epochs else options.misclassified)
 
     def _check_batches(self):
         options, devices = self.options, jax.device_count()
@@ -258,6 +261,10 @@ class Experiment:
             averaged = self._evaluate(state.ema).scalars
             row |= {f'ema_{name}': value for name, value in averaged.items() if name != 'bad_samples'}
         return {f'eval/{name}': value for name, value in row.items()}, result
+
+    def mistakes(self, result: Result) -> list[Mistake]:
+        """The worst of an evaluation, config.misclassified of them at most."""
+        return self._evaluate.worst(result)
 
     def judge(self, state: TrainState, row: Mapping[str, float]) -> TrainState:
         """The state, aware of an evaluation's row: the schedule and `why_over` go by it."""

@@ -5,6 +5,8 @@ A task is chosen by config.loss and asked for everything that depends on it; no 
 
 import abc
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
@@ -27,10 +29,13 @@ class Result(NamedTuple):
       scalars: name -> number, of the whole split.
       per_class: name -> float64 (K,), NaN where a class has no image; {} where the task measures none.
       confusion: int (K, K), rows the label, columns the prediction; None where an image may have several classes.
+      wrong: of each image, in no order: its `index` in the source, the class `predicted`, and `confidence`, the
+        probability of that class, or -1 where it is right or could not be told; {} where nobody asked.
     """
     scalars: dict[str, float]
     per_class: dict[str, np.ndarray]
     confusion: np.ndarray | None = None
+    wrong: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

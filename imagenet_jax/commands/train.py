@@ -40,6 +40,7 @@ def _run(argv: list[str]) -> None:
         raise UserError('where should the run go? Give --workdir, such as --workdir runs/resnet50')
     # JAX takes seconds to import, for which neither help nor a refusal waits.
     with running.importing():
+        from imagenet_jax.metrics.progress import evaluation_lines
         from imagenet_jax.train import train_and_evaluate
     try:
         result = train_and_evaluate(config, _WORKDIR.value or '')
@@ -50,6 +51,6 @@ def _run(argv: list[str]) -> None:
     if config.dry_run:
         print('dry run: build, one step, one evaluation step and one save went through; nothing is written')
     else:
-        shown = '  '.join(f'{name.removeprefix("eval/")} {value:.4f}' for name, value in result.items())
-        print(f'done: {shown or "no evaluation in this start"}\n'
-              f'numbers in {_WORKDIR.value}/metrics.jsonl, curves: tensorboard --logdir {_WORKDIR.value}')
+        shown = evaluation_lines(result, 'done: ') or ['done: no evaluation in this start']
+        print('\n'.join([*shown, f'numbers: {_WORKDIR.value}/metrics.jsonl',
+                         f'curves: tensorboard --logdir {shlex.quote(_WORKDIR.value)}']))

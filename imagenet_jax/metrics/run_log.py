@@ -10,10 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from imagenet_jax.errors import first_line
+from imagenet_jax.errors import first_line, writing
 
 log = logging.getLogger(__name__)
+
+# What TensorBoard shows in a group of its own: what a row of training has beside what is learnt.
+_OF_THE_RUN = {f'train/{name}': f'run/{name}'
+               for name in ('epoch', 'learning_rate', 'loss_scale', 'bad_steps', 'bad_samples')} | {
+                   'eval/bad_samples': 'run/eval_bad_samples'}
 
 
 class MetricWriter:
@@ -23,12 +29,14 @@ class MetricWriter:
       workdir: the run's folder.
       resume_step: the step that this start resumes from, or None for a new run. Rows past it are dropped, since their
         steps come again.
+      score: the number of an evaluation whose best, so far, TensorBoard shows of the run.
 
     Each row has `seconds`, of wall time in all starts that led to it, from the writer's beginning in each.
     """
 
-    def __init__(self, workdir: Path, resume_step: int | None):
-        path = Path(workdir) / 'metrics.jsonl'
+    def __init__(self, workdir: Path, resume_step: int | None, score: str = 'top1'):
+        self._workdir, self._score = Path(workdir), score
+        path = self._workdir / 'metrics.jsonl'
         found = [] if resume_step is None else read_rows(path)
         if resume_step is not None and path.exists() and len(found) < len(path.read_bytes().splitlines()):
             kept = path.with_suffix('.damaged.jsonl')
@@ -46,6 +54,8 @@ class MetricWriter:
         partial.write_text(''.join(map(_line, rows)))
         os.replace(partial, path)
         earlier = [row['seconds'] for row in rows if 'seconds' in row]
+        self._best = max((row[f'eval/{score}'] for row in rows if row.get(f'eval/{score}') is not None),
+                         default=-math.inf)
         self._began = time.monotonic() - (earlier[-1] if earlier else 0)
         self._file = path.open('a')
         self._board = _board(workdir)
@@ -54,21 +64,46 @@ class MetricWriter:
         """One row of scalars; a value that is not finite becomes null."""
         self._file.write(_line({'step': step, 'seconds': round(time.monotonic() - self._began, 1), **row}))
         self._file.flush()
+        found = row.get(f'eval/{self._score}')
+        if found is not None and found > self._best:  # not where it is NaN
+            self._best = found
         if self._board:
-            self._board.write_scalars(step, {name: value for name, value in row.items() if value is not None})
+            shown = {_OF_THE_RUN.get(name, name): value for name, value in row.items() if value is not None}
+            best = {} if found is None or math.isinf(self._best) else {self._best_tag: self._best}
+            self._board.write_scalars(step, shown | best)
 
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture, uint8 (H, W, 3), for TensorBoard."""
+    @property
+    def _best_tag(self) -> str:
+        return f'best/{self._score}'
+
+    def write_image(self, step: int, name: str, image: np.ndarray, file: str = '') -> None:
+        """A picture, uint8 (H, W, 3), for TensorBoard; where a file is named, also there in the run's folder."""
         if self._board:
             self._board.write_images(step, {name: image[None]})
+        if file:
+            path = self._workdir / file
+            partial = path.with_stem(f'.{path.stem}')
+            with writing(path):
+                Image.fromarray(image).save(partial)
+                os.replace(partial, path)
 
     def write_config(self, flat: Mapping[str, object]) -> None:
-        """The config as a table of text and as hyperparameters, for TensorBoard."""
+        """For TensorBoard: the config as a table of text, and as hyperparameters of a trial that has the folder's name
+        and the best score for its result."""
         if self._board:
             table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
             self._board.write_texts(0, {'config': table, 'message': str(flat['message'])})
-            self._board.write_hparams({k: v if isinstance(v, (bool, int, float, str)) else str(v)
-                                       for k, v in flat.items()})
+            self._write_trial({k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()
+                               if k != 'run.class_names'})  # a column of a table
+
+    def _write_trial(self, options: Mapping[str, bool | int | float | str]) -> None:
+        """Not clu's write_hparams: that names a trial by a hash, and any number of a run as its result."""
+        from tensorboard.plugins.hparams import api  # with the board, and as late
+        metric = api.Metric(self._best_tag, display_name=f'best {self._score}')
+        for summary in (api.hparams_config_pb([api.HParam(name) for name in options], [metric]),
+                        api.hparams_pb(options, trial_id=str(self._workdir))):
+            value, = summary.value
+            self._board.write_summaries(0, {value.tag: np.float32(0)}, {value.tag: value.metadata})
 
     def close(self) -> None:
         """Flushes what TensorBoard has not seen."""
