@@ -20,7 +20,7 @@ from imagenet_jax.images.mix import Mix
 from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead, Optimizer
-from imagenet_jax.options import apply, checked, chosen, create
+from imagenet_jax.options import LongInt, apply, checked, chosen, create, refuse_above
 from imagenet_jax.schedules import SCHEDULES, Schedule
 from imagenet_jax.state import TrainState
 from imagenet_jax.task import TASKS, Result
@@ -61,7 +61,7 @@ class Options:
     log_steps: int
     stop_after: int
     max_bad_steps: int
-    seed: int
+    seed: LongInt
     deterministic: bool
     compilation_cache: bool
     dry_run: bool
@@ -76,8 +76,10 @@ class Options:
         for name in ('batch_size', 'eval_batch_size'):
             if getattr(self, name) < 1:
                 raise UserError(f'config.{name}={getattr(self, name)} must be positive')
-        if self.seed >= 2**63:
-            raise UserError(f'config.seed={self.seed} must be below 2**63')
+        if not self.epochs and not self.steps:
+            raise UserError(f'config.epochs={self.epochs} must be above 0 where config.steps is 0')
+        refuse_above(self, 'config', batch_size=2**20, eval_batch_size=2**20, misclassified=400,
+                     **dict.fromkeys(('epochs', 'eval_epochs', 'confusion_epochs'), 10**6))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +118,11 @@ class Length(NamedTuple):
 
 def length(options: Options, examples: int) -> Length:
     """Of a run on so many training images."""
-    return Length(record.planned_steps(options.steps, options.epochs, examples, options.batch_size),
-                  examples / options.batch_size)
+    steps = record.planned_steps(options.steps, options.epochs, examples, options.batch_size)
+    if steps >= 2**31:
+        raise UserError(f'config.epochs={options.epochs} must be fewer: of {examples} images they are {steps} updates, '
+                        'and 2**31 are too many to count')
+    return Length(steps, examples / options.batch_size)
 
 
 class DevicePart(NamedTuple):
@@ -129,10 +134,13 @@ class DevicePart(NamedTuple):
 
 def open_device_part(options: Options, run: Length) -> DevicePart:
     """Raises UserError."""
+    augment = chosen(options.augment)
     part = DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
                       create(ERASERS, options.erase, 'config.erase', **run._asdict()),
                       apply(Mix, options.mix, 'config.mix', **run._asdict()))
-    if chosen(options.augment).get('views', 1) > 1 and (part.mix or part.erase):
+    if part.erase:
+        part.erase.check(min(augment.get('first_size', augment['size']), augment['size']))
+    if augment.get('views', 1) > 1 and (part.mix or part.erase):
         raise UserError('config.augment.views are of one image, to be compared: they do not go with config.mix or '
                         'config.erase')
     return part
@@ -203,9 +211,15 @@ class Experiment:
 
     def _check_views(self) -> None:
         consistency, views = self.task.consistency, self._augment.views
+        if self._augment.repeats > len(self.train):
+            raise UserError(f'config.augment.repeats={self._augment.repeats} must not be above the number of images to '
+                            f'train on, {len(self.train)}: an epoch would be of one image alone')
         if (consistency > 0) != (views > 1):
             raise UserError(f'config.loss.consistency={consistency} and config.augment.views={views} go together: '
                             'consistency is that of several views of an image, which nothing else takes')
+        if consistency and not self._augment.distorts:
+            log.warning('config.augment.views=%d are all alike, and config.loss.consistency is of nothing: neither '
+                        'config.policy.name nor config.augment.color_jitter or the like is set', views)
         if consistency and chosen(self.options.distill):
             raise UserError('config.loss.consistency compares views of one image: it does not go with config.distill')
 

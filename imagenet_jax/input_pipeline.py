@@ -237,7 +237,7 @@ class BadSamples:
         if on_error not in ('skip', 'raise'):
             raise unknown('data.on_error', on_error, ('skip', 'raise'))
         if not 0 <= max_bad_fraction <= 1:
-            raise UserError(f'data.max_bad_fraction={max_bad_fraction} must be in [0, 1]')
+            raise UserError(f'config.data.max_bad_fraction={max_bad_fraction} must be in [0, 1]')
         self._source, self._raise = source, on_error == 'raise'
         self._limit = max_bad_fraction * len(source)
         self._seen: dict[int, None] = {}

@@ -17,6 +17,7 @@ import optax
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.average_precision import average_precision
 from imagenet_jax.models.layers import at_least_float32
+from imagenet_jax.options import refuse_above
 
 if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
     from imagenet_jax.sources import Source
@@ -132,6 +133,7 @@ class Softmax(Task):
             raise UserError('config.loss.exclude_target says how labels are smoothed, and config.loss.smoothing is 0')
         if self.consistency < 0:
             raise UserError(f'config.loss.consistency={self.consistency} must not be negative')
+        refuse_above(self, 'config.loss', consistency=10**6)
 
     def targets(self, labels, num_classes, dtype=jnp.float32):
         own = jax.nn.one_hot(labels, num_classes, dtype=dtype)

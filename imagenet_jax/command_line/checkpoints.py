@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')
     parser.add_argument('--dtype', help='bfloat16, float16 or float32, where not as trained')
-    parser.add_argument('--size', metavar='N', type=parsing.count,
+    parser.add_argument('--size', metavar='N', type=parsing.side,
                         help="side of the centre crop, where not the run's; 224 for an import")
-    parser.add_argument('--resize', metavar='N', type=parsing.count,
+    parser.add_argument('--resize', metavar='N', type=parsing.side,
                         help="of the shorter side, before it, where not the run's; 256 for an import")
     parser.add_argument('--mean', metavar='R,G,B', type=_colour,
                         help="of pixels in 0..1, where not the run's; ImageNet's for an import")

@@ -1,6 +1,8 @@
 """What the parsers of most commands have alike."""
 
 import argparse
+import re
+from collections.abc import Callable
 
 SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
 
@@ -10,8 +12,25 @@ def parser(name: str, usage: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
 
 
-def count(text: str) -> int:
-    """A number that is not negative, for argparse."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f'{text!r} is no count')
-    return int(text)
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
+    """What reads a whole number in that range, for argparse."""
+    def read(text):
+        # Longer ones are not for int(), which refuses thousands of digits in its own way.
+        if re.fullmatch(r'[0-9]{1,20}', text) and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f'{text[:40]!r} must be a whole number in {least}..{most}')
+    return read
+
+
+count, positive = whole(0), whole(1)
+side = whole(1, 65_535)  # of an image, in pixels
+
+
+def fraction(text: str) -> float:
+    """In 0..1, for argparse."""
+    try:
+        if 0 <= float(text) <= 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'{text[:40]!r} must be a fraction, in 0..1')

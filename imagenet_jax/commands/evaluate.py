@@ -37,7 +37,7 @@ def main() -> None:
     parser = data_sets.parser('evaluate', __doc__, required=False)
     checkpoints.add_arguments(parser)
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
-    parser.add_argument('--batch-size', metavar='N', type=parsing.count, default=256,
+    parser.add_argument('--batch-size', metavar='N', type=parsing.whole(1, 2**20), default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     _evaluate(parser.parse_args())

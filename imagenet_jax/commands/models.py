@@ -37,18 +37,14 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = parsing.parser('models', __doc__)
     parser.add_argument('name', metavar='NAME', nargs='?', help='show the layers of this model')
-    parser.add_argument('--image-size', metavar='N', type=_side, help="side in pixels; default: the model's own")
-    parser.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
+    parser.add_argument('--image-size', metavar='N', type=parsing.side,
+                        help="side in pixels; default: the model's own")
+    parser.add_argument('--num-classes', metavar='N', type=parsing.whole(0, 10**6),
+                        help="where not the model's default")
     parser.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                         help='any other option of the model, as config.model.KEY; may be given again')
     parser.add_argument('--json', action='store_true', help='print it as JSON')
     return parser
-
-
-def _side(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels')
-    return int(text)
 
 
 def _list(as_json: bool) -> None:

@@ -8,6 +8,9 @@ from PIL import Image
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.decode import decode
 
+# Side in pixels of an image that a model is shown: that of a JPEG, of which one batch would be terabytes.
+LARGEST = 65_535
+
 
 @dataclasses.dataclass(frozen=True)
 class EvalView:
@@ -19,10 +22,11 @@ class EvalView:
     resize: int
 
     def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f'eval.size {self.size} must be positive')
+        for name in ('size', 'resize'):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise UserError(f'config.eval.{name}={getattr(self, name)} must be in 1..{LARGEST}')
         if self.size > self.resize:
-            raise UserError(f'eval.size {self.size} must be at most eval.resize {self.resize}')
+            raise UserError(f'config.eval.size={self.size} must be at most config.eval.resize={self.resize}')
 
     def __call__(self, image: bytes | np.ndarray) -> np.ndarray:
         pixels = decode(image)
