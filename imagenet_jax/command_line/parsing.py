@@ -12,18 +12,18 @@ def parser(name: str, usage: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
 
 
-def whole(least: int, most: int = 2**31 - 1) -> Callable[[str], int]:
-    """What reads a whole number in that range, for argparse."""
+def whole(least: int, most: int = 2**31 - 1, words: str = 'must') -> Callable[[str], int]:
+    """What reads a whole number in that range, for argparse; `words` go before 'be a whole number' in a refusal."""
     def read(text):
         # Longer ones are not for int(), which refuses thousands of digits in its own way.
         if re.fullmatch(r'[0-9]{1,20}', text) and least <= int(text) <= most:
             return int(text)
-        raise argparse.ArgumentTypeError(f'{text[:40]!r} must be a whole number in {least}..{most}')
+        raise argparse.ArgumentTypeError(f'{text[:40]!r} {words} be a whole number in {least}..{most}')
     return read
 
 
 count, positive = whole(0), whole(1)
-side = whole(1, 65_535)  # of an image, in pixels
+side = whole(1, 65_535, 'is no number of pixels: it must')  # of an image
 
 
 def fraction(text: str) -> float:
