@@ -54,11 +54,13 @@ def get_config() -> ConfigDict:
     config.eval_epochs = 1.0                # between evaluations; 0: never
     config.eval_steps = 0                   # where not 0: instead of eval_epochs
     config.confusion_epochs = 10.0          # between confusion matrices, drawn at an evaluation; 0: never
+    config.misclassified = 16               # of the surest mistakes, drawn with each confusion matrix; 0: none
     config.checkpoint_steps = 1000          # between saves, beside the one at each evaluation; 0: those alone
     config.log_steps = 100                  # between rows of metrics
     config.stop_after = 0                   # evaluations in a row without a better score end the run; 0: never
     config.max_bad_steps = 50               # in a row without a finite update stop the run; 0: never
 
+    config.parameter_table = False          # logs every parameter at the start, not their number alone
     config.deterministic = False            # GPU: the same bits each time, slower
     config.compilation_cache = True         # keep compiled programs in the user's cache folder
     config.resume_unchecked = False         # go on from checkpoints whose config.json is missing

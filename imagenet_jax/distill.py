@@ -86,8 +86,8 @@ def load(*, teacher: str, temperature: float = 4.0, weight: float = 0.9, student
     Raises:
       UserError: no such folder, it is damaged, its classes are others, or it does not take such images.
     """
-    if temperature <= 0:
-        raise UserError(f'config.distill.temperature={temperature} must be positive')
+    if not 0 < temperature <= 1000:
+        raise UserError(f'config.distill.temperature={temperature} must be positive, and at most 1000')
     if not 0 < weight <= 1:
         raise UserError(f'config.distill.weight={weight} must be above 0 and at most 1')
     where = f'config.distill.teacher={teacher}'

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import input_pipeline
-from imagenet_jax.models.layers import DATA_AXIS
+from imagenet_jax.images.decode import DecodeError
+from imagenet_jax.models.layers import DATA_AXIS, at_least_float32
 from imagenet_jax.sources import Source
 from imagenet_jax.task import Result, Task
 from imagenet_jax.workers import Workers
@@ -23,12 +25,22 @@ from imagenet_jax.workers import Workers
 log = logging.getLogger(__name__)
 
 
-def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh) -> Callable:
+class Mistake(NamedTuple):
+    """An image whose class was not the one predicted: uint8 pixels as the model saw them, its place in the source, the
+    class it was taken for, and the probability of that."""
+    image: np.ndarray
+    index: int
+    predicted: int
+    confidence: float
+
+
+def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh, wrong: bool = False) -> Callable:
     """Makes (variables, batch) -> (sums, rows), jitted.
 
     The batch is `input_pipeline.eval_batches`'s. The sums are over its real images: count, bad_samples and not_finite
     (int32: those that could not be read, and of the others those whose logits are not all finite), and the task's; the
-    rows are the task's, of all devices on each.
+    rows are the task's, of all devices on each; with `wrong` those of `Result.wrong` too, for which the batch has to
+    have `index`.
     """
     def step(variables, batch):
         logits = model.apply(variables, normalize(batch['image']), train=False)
@@ -37,10 +49,19 @@ def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh
         counts = {'count': mask, 'bad_samples': ~readable, 'not_finite': mask & readable & ~finite}
         sums, rows = task.measure(logits, batch['label'], mask, readable)
         sums |= {name: each.sum(dtype=jnp.int32) for name, each in counts.items()}
+        rows |= _wrong(logits, batch, mask & readable & finite) if wrong else {}
         return jax.lax.psum(sums, DATA_AXIS), rows
 
     step = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=(P(), P(DATA_AXIS)))
     return jax.jit(step, out_shardings=NamedSharding(mesh, P()))
+
+
+def _wrong(logits, batch, valid) -> dict:
+    """The rows of `Result.wrong`."""
+    probabilities = jax.nn.softmax(at_least_float32(logits))
+    predicted = logits.argmax(-1).astype(jnp.int32)
+    return {'index': batch['index'], 'predicted': predicted,
+            'confidence': jnp.where(valid & (predicted != batch['label']), probabilities.max(-1), -1.0)}
 
 
 def measure(eval_step: Callable, task: Task, variables: dict, batches: Iterable[tuple[dict, dict]], expected: int,
@@ -74,7 +95,8 @@ def measure(eval_step: Callable, task: Task, variables: dict, batches: Iterable[
     count = int(total['count'])
     assert count == expected, f'evaluation counted {count} images of {expected}'
     rows = jax.tree.map(lambda *parts: np.concatenate(parts), *jax.device_get(rows))
-    result = task.result(total, rows, count)
+    wrong = {name: rows.pop(name) for name in ('index', 'predicted', 'confidence') if name in rows}
+    result = task.result(total, rows, count)._replace(wrong=wrong)
     result.scalars['bad_samples'] = int(total['bad_samples'])
     _warn_not_finite(int(total['not_finite']), count, result.scalars['loss'])
     return result
@@ -99,6 +121,7 @@ class Evaluator:
       workers: who decodes.
       bad_samples: makes what counts the unreadable ones of one pass.
       batches: of the split that are looked at; None: all.
+      mistakes: how many `worst` gives; 0: nothing is kept for it.
       mesh: the devices.
     """
     model: nn.Module
@@ -111,10 +134,11 @@ class Evaluator:
     bad_samples: Callable[[], input_pipeline.BadSamples]
     mesh: Mesh
     batches: int | None = None
+    mistakes: int = 0
 
     @functools.cached_property
     def _step(self) -> Callable:
-        return make_eval_step(self.model, self.normalize, self.task, self.mesh)
+        return make_eval_step(self.model, self.normalize, self.task, self.mesh, wrong=bool(self.mistakes))
 
     def __len__(self) -> int:
         """Batches of a pass."""
@@ -124,6 +148,19 @@ class Evaluator:
         """One pass; `shown` is given the batches as they come, such as a progress bar."""
         batches = input_pipeline.eval_batches(self.source, self.view, self.batch_size, self.workers)
         count = min(len(self) * self.batch_size, len(self.source))
-        with contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs:
+        left_out = () if self.mistakes else ('index',)
+        with contextlib.closing(input_pipeline.to_devices(batches, self.mesh, left_out)) as pairs:
             return measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count,
                            self.bad_samples().check)
+
+    def worst(self, result: Result) -> list[Mistake]:
+        """Of a pass, the mistakes that the model was surest of; these images alone are read again."""
+        found = []
+        if result.wrong:
+            index, predicted, confidence = (result.wrong[name] for name in ('index', 'predicted', 'confidence'))
+            for at in np.lexsort((index, -confidence))[:self.mistakes]:
+                with contextlib.suppress(DecodeError, OSError):  # it could be read before
+                    if confidence[at] >= 0:
+                        found.append(Mistake(self.view(self.source.image(int(index[at]))), int(index[at]),
+                                             int(predicted[at]), float(confidence[at])))
+        return found

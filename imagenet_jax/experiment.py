@@ -11,7 +11,7 @@ import jax
 from imagenet_jax import data, distill, finetune, input_pipeline, models, record, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluation import Evaluator
+from imagenet_jax.evaluation import Evaluator, Mistake
 from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.erase import ERASERS, Erase
@@ -20,7 +20,7 @@ from imagenet_jax.images.mix import Mix
 from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead, Optimizer
-from imagenet_jax.options import apply, checked, chosen, create
+from imagenet_jax.options import LongInt, apply, checked, chosen, create, refuse_above
 from imagenet_jax.schedules import SCHEDULES, Schedule
 from imagenet_jax.state import TrainState
 from imagenet_jax.task import TASKS, Result
@@ -57,27 +57,31 @@ class Options:
     eval_epochs: float
     eval_steps: int
     confusion_epochs: float
+    misclassified: int
     checkpoint_steps: int
     log_steps: int
     stop_after: int
     max_bad_steps: int
-    seed: int
+    seed: LongInt
     deterministic: bool
     compilation_cache: bool
     resume_unchecked: bool
     dry_run: bool
+    parameter_table: bool
     message: str
 
     def __post_init__(self):
         for name in ('seed', 'epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',
-                     'log_steps', 'stop_after', 'max_bad_steps'):
+                     'misclassified', 'log_steps', 'stop_after', 'max_bad_steps'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.{name}={getattr(self, name)} must not be negative')
         for name in ('batch_size', 'eval_batch_size'):
             if getattr(self, name) < 1:
                 raise UserError(f'config.{name}={getattr(self, name)} must be positive')
-        if self.seed >= 2**63:
-            raise UserError(f'config.seed={self.seed} must be below 2**63')
+        if not self.epochs and not self.steps:
+            raise UserError(f'config.epochs={self.epochs} must be above 0 where config.steps is 0')
+        refuse_above(self, 'config', batch_size=2**20, eval_batch_size=2**20, misclassified=400,
+                     **dict.fromkeys(('epochs', 'eval_epochs', 'confusion_epochs'), 10**6))
         finetune.check(self.init_head, self.init_from)
 
 
@@ -117,8 +121,11 @@ class Length(NamedTuple):
 
 def length(options: Options, examples: int) -> Length:
     """Of a run on so many training images."""
-    return Length(record.planned_steps(options.steps, options.epochs, examples, options.batch_size),
-                  examples / options.batch_size)
+    steps = record.planned_steps(options.steps, options.epochs, examples, options.batch_size)
+    if steps >= 2**31:
+        raise UserError(f'config.epochs={options.epochs} must be fewer: of {examples} images they are {steps} updates, '
+                        'and 2**31 are too many to count')
+    return Length(steps, examples / options.batch_size)
 
 
 class DevicePart(NamedTuple):
@@ -130,10 +137,13 @@ class DevicePart(NamedTuple):
 
 def open_device_part(options: Options, run: Length) -> DevicePart:
     """Raises UserError."""
+    augment = chosen(options.augment)
     part = DevicePart(apply(Normalize, options.normalize, 'config.normalize'),
                       create(ERASERS, options.erase, 'config.erase', **run._asdict()),
                       apply(Mix, options.mix, 'config.mix', **run._asdict()))
-    if chosen(options.augment).get('views', 1) > 1 and (part.mix or part.erase):
+    if part.erase:
+        part.erase.check(min(augment.get('first_size', augment['size']), augment['size']))
+    if augment.get('views', 1) > 1 and (part.mix or part.erase):
         raise UserError('config.augment.views are of one image, to be compared: they do not go with config.mix or '
                         'config.erase')
     return part
@@ -185,7 +195,8 @@ class Experiment:
         self._evaluate = Evaluator(
             model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
-            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None)
+            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None,
+            mistakes=0 if self.task.multi_label or not options.confusion_epochs else options.misclassified)
 
     def _check_batches(self):
         options, devices = self.options, jax.device_count()
@@ -203,9 +214,15 @@ class Experiment:
 
     def _check_views(self) -> None:
         consistency, views = self.task.consistency, self._augment.views
+        if self._augment.repeats > len(self.train):
+            raise UserError(f'config.augment.repeats={self._augment.repeats} must not be above the number of images to '
+                            f'train on, {len(self.train)}: an epoch would be of one image alone')
         if (consistency > 0) != (views > 1):
             raise UserError(f'config.loss.consistency={consistency} and config.augment.views={views} go together: '
                             'consistency is that of several views of an image, which nothing else takes')
+        if consistency and not self._augment.distorts:
+            log.warning('config.augment.views=%d are all alike, and config.loss.consistency is of nothing: neither '
+                        'config.policy.name nor config.augment.color_jitter or the like is set', views)
         if consistency and chosen(self.options.distill):
             raise UserError('config.loss.consistency compares views of one image: it does not go with config.distill')
 
@@ -268,6 +285,10 @@ class Experiment:
     def scores(self, row: Mapping[str, float]) -> tuple[float, float | None]:
         """Of an evaluation's row: the score of the weights, and of the averaged ones where there are any."""
         return row[f'eval/{self.task.score}'], row.get(f'eval/ema_{self.task.score}')
+
+    def mistakes(self, result: Result) -> list[Mistake]:
+        """The worst of an evaluation, config.misclassified of them at most."""
+        return self._evaluate.worst(result)
 
     def judge(self, state: TrainState, row: Mapping[str, float]) -> TrainState:
         """The state, aware of an evaluation's row: the schedule and `why_over` go by it."""

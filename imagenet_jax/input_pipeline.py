@@ -21,7 +21,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
 import grain
@@ -169,12 +169,14 @@ def _local(batch_size: int) -> int:
     return batch_size // processes
 
 
-def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh) -> Iterator[tuple[dict, dict]]:
-    """Pairs (host batch, batch on the devices), the next copy under way while the caller uses this one."""
+def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh,
+               left_out: Collection[str] = ('index',)) -> Iterator[tuple[dict, dict]]:
+    """Pairs (host batch, batch on the devices without what is left out), the next copy under way while the caller uses
+    this one."""
     sharding = NamedSharding(mesh, P(DATA_AXIS))
 
     def put(batch):
-        on_device = {name: value for name, value in batch.items() if name != 'index'}
+        on_device = {name: value for name, value in batch.items() if name not in left_out}
         return batch, jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), on_device)
 
     try:
@@ -235,7 +237,7 @@ class BadSamples:
         if on_error not in ('skip', 'raise'):
             raise unknown('data.on_error', on_error, ('skip', 'raise'))
         if not 0 <= max_bad_fraction <= 1:
-            raise UserError(f'data.max_bad_fraction={max_bad_fraction} must be in [0, 1]')
+            raise UserError(f'config.data.max_bad_fraction={max_bad_fraction} must be in [0, 1]')
         self._source, self._raise = source, on_error == 'raise'
         self._limit = max_bad_fraction * len(source)
         self._seen: dict[int, None] = {}

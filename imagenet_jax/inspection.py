@@ -95,12 +95,13 @@ def class_counts(source: Source) -> dict[str, int]:
     return dict(zip(names, source.class_counts(len(names)).tolist(), strict=True))
 
 
-def classes(source: Source) -> list[str]:
-    """A different name for each class: its number where it has none, and before it where two share theirs."""
+def classes(source: Source, at_least: int = 0) -> list[str]:
+    """A different name for each class that the labels count, and for so many at least: its number where it has none,
+    and before it where two share theirs."""
     known = source.class_names
     shared = len(set(known)) < len(known)
     return [f'{i} {name}' if shared else name for i, name in enumerate(known)] + [
-        str(i) for i in range(len(known), source.num_labels)]
+        str(i) for i in range(len(known), max(source.num_labels, at_least))]
 
 
 def _duplicates(splits: Mapping[str, Source], groups: list[list[tuple[str, int]]]) -> dict:
@@ -119,7 +120,12 @@ def _duplicates(splits: Mapping[str, Source], groups: list[list[tuple[str, int]]
 
 def class_of(source: Source, index: int, names: list[str]) -> str:
     """The name of an image's class, or the names where it has several."""
-    return ', '.join(names[i] for i in source.classes_of(index))
+    return label_text(source.labels[index], names)
+
+
+def label_text(label: np.ndarray, names: list[str]) -> str:
+    """The same of a label, as a source or a batch has it."""
+    return ', '.join(names[i] for i in Source.classes_in(label))
 
 
 def _quantiles(values: Sequence[int]) -> dict[str, float] | None:

@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import math
 import numbers
 import typing
 from collections.abc import Callable, Mapping
@@ -11,17 +10,32 @@ from typing import Any
 
 from imagenet_jax.errors import UserError, unknown
 
+# A whole number of 64 bits: of an option that is neither counted nor computed with on a device.
+LongInt = typing.NewType('LongInt', int)
+
 # What an option may be, by the type that its reader declares; numpy's numbers too. Any other type is the reader's own
-# to check.
+# to check. Numbers are such as devices compute with: int32, and finite in float32.
 _KINDS = {bool: (lambda value: isinstance(value, bool), 'True or False'),
-          int: (lambda value: _is_number(value) and isinstance(value, numbers.Integral), 'a whole number'),
-          float: (lambda value: _is_number(value) and math.isfinite(value), 'a finite number'),
+          int: (lambda value: _is_whole(value) and abs(value) < 2**31, 'a whole number below 2**31'),
+          LongInt: (lambda value: _is_whole(value) and abs(value) < 2**63, 'a whole number below 2**63'),
+          float: (lambda value: _is_number(value) and abs(value) <= 3e38, 'a finite number, at most 3e38'),
           str: (lambda value: isinstance(value, str), 'text'),
           Mapping: (lambda value: hasattr(value, 'items'), 'a section')}
 
 
 def _is_number(value) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_whole(value) -> bool:
+    return _is_number(value) and isinstance(value, numbers.Integral)
+
+
+def refuse_above(section, where: str, **limits: float) -> None:
+    """Raises UserError where an attribute of `section` is above its limit: what takes forever, or all memory."""
+    for name, limit in limits.items():
+        if getattr(section, name) > limit:
+            raise UserError(f'{where}.{name}={getattr(section, name)!r} must be at most {limit:,}')
 
 
 def chosen(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,18 +33,18 @@ def sheet(pairs: list[Pair], heading: str) -> Image.Image:
     top = 2 * _LINE + 2 * _GAP
     picture = Image.new('RGB', (columns * across, top + rows * down), _PAPER)
     draw = ImageDraw.Draw(picture)
-    _write(draw, (_GAP, _GAP), heading, _font(13, bold=True), _INK, columns * across - 2 * _GAP)
-    _write(draw, (_GAP, _GAP + _LINE), 'left as stored, right as the model sees it', _font(11), _PALE, width)
+    write(draw, (_GAP, _GAP), heading, font(13, bold=True), _INK, columns * across - 2 * _GAP)
+    write(draw, (_GAP, _GAP + _LINE), 'left as stored, right as the model sees it', font(11), _PALE, width)
     for number, pair in enumerate(pairs):
         x, y = _GAP + number % columns * across, top + number // columns * down
-        picture.paste(_cell(pair.stored, side), (x, y))
-        picture.paste(_cell(pair.seen, side), (x + side + _GAP // 2, y))
-        _write(draw, (x, y + side + 4), pair.title, _font(13), _INK, width)
-        _write(draw, (x, y + side + 4 + _LINE), pair.note, _font(11), _PALE, width)
+        picture.paste(cell(pair.stored, side), (x, y))
+        picture.paste(cell(pair.seen, side), (x + side + _GAP // 2, y))
+        write(draw, (x, y + side + 4), pair.title, font(13), _INK, width)
+        write(draw, (x, y + side + 4 + _LINE), pair.note, font(11), _PALE, width)
     return picture
 
 
-def _cell(pixels: np.ndarray, side: int) -> Image.Image:
+def cell(pixels: np.ndarray, side: int) -> Image.Image:
     """The image in the middle of a square, whole; enlarged without smoothing, so that its pixels show."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
@@ -56,13 +56,13 @@ def _cell(pixels: np.ndarray, side: int) -> Image.Image:
     return cell
 
 
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """matplotlib's own: Latin, Greek and Cyrillic on every machine."""
     name = 'DejaVuSans-Bold.ttf' if bold else 'DejaVuSans.ttf'
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts', 'ttf', name)), size)
 
 
-def _write(draw, place: tuple[int, int], text: str, font: ImageFont.FreeTypeFont, color, width: int) -> None:
+def write(draw, place: tuple[int, int], text: str, font: ImageFont.FreeTypeFont, color, width: int) -> None:
     """One line of text, its middle left out where it would not fit: keys differ at their ends."""
     text = text.encode('utf-8', 'replace').decode()  # names of files need not be text
     shown, kept = text, len(text)

@@ -107,7 +107,8 @@ def join_hosts(address: str = '', count: int = 0, rank: int = -1, detect: bool =
             raise UserError('config.distributed.count and rank need config.distributed.address, host:port of rank 0')
         return
     if address and not 0 <= rank < count:
-        raise UserError(f'config.distributed.rank={rank} must be in 0..count-1, and count is {count}')
+        raise UserError(f'config.distributed.rank={rank} must be in 0..count-1, and count is {count} '
+                        '(config.distributed.count)')
     # JAX's preemption service would take SIGTERM away from StopSignal, and the run would train on until it is killed.
     jax.config.update('jax_enable_preemption_service', False)
     try:

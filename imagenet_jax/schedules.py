@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.options import refuse_above
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,7 @@ class Polynomial(Falling):
         super().__post_init__()
         if self.power <= 0:
             raise UserError(f'config.schedule.power={self.power} must be above 0')
+        refuse_above(self, 'config.schedule', power=100)
 
     def _after_warmup(self):
         return optax.polynomial_schedule(self.peak, self.floor, self.power, self._falling)
@@ -206,6 +208,7 @@ class MultiStep(Schedule):
                             'at least')
         if self.factor < 0:
             raise UserError(f'config.schedule.factor={self.factor} must not be negative')
+        refuse_above(self, 'config.schedule', factor=100)
 
     def _after_warmup(self):
         # Not optax.piecewise_constant_schedule: its dict loses a milestone where two round to the same step.

@@ -5,6 +5,8 @@ A task is chosen by config.loss and asked for everything that depends on it; no 
 
 import abc
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ import optax
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.average_precision import average_precision
 from imagenet_jax.models.layers import at_least_float32
+from imagenet_jax.options import refuse_above
 
 if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
     from imagenet_jax.sources import Source
@@ -27,10 +30,13 @@ class Result(NamedTuple):
       scalars: name -> number, of the whole split.
       per_class: name -> float64 (K,), NaN where a class has no image; {} where the task measures none.
       confusion: int (K, K), rows the label, columns the prediction; None where an image may have several classes.
+      wrong: of each image, in no order: its `index` in the source, the class `predicted`, and `confidence`, the
+        probability of that class, or -1 where it is right or could not be told; {} where nobody asked.
     """
     scalars: dict[str, float]
     per_class: dict[str, np.ndarray]
     confusion: np.ndarray | None = None
+    wrong: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,6 +133,7 @@ class Softmax(Task):
             raise UserError('config.loss.exclude_target says how labels are smoothed, and config.loss.smoothing is 0')
         if self.consistency < 0:
             raise UserError(f'config.loss.consistency={self.consistency} must not be negative')
+        refuse_above(self, 'config.loss', consistency=10**6)
 
     def targets(self, labels, num_classes, dtype=jnp.float32):
         own = jax.nn.one_hot(labels, num_classes, dtype=dtype)

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from imagenet_jax import record, runtime
+from imagenet_jax import inspection, record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
@@ -50,8 +50,10 @@ def train_and_evaluate(config, workdir: str | Path) -> Results:
             stack.callback(checkpoints.close)
             restored = checkpoints.restore(experiment.abstract_state(), experiment.train_step.beside)
             state = restored or experiment.initial_state()
-            writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
+            writer = _open_writer(workdir, entry, int(restored.step) if restored else None, experiment, stack)
             results = Results(experiment.task.score, _about(experiment, entry), writer.rows if writer else ())
+            if writer:
+                _describe_model(experiment, entry['run'], state)
             _loop(experiment, state, checkpoints, writer, results, stop, stack)
         if writer and not config.dry_run:  # now that every save is whole
             record.finish(workdir, entry)
@@ -59,14 +61,14 @@ def train_and_evaluate(config, workdir: str | Path) -> Results:
     return results
 
 
-def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
+def _open_writer(workdir, entry, resume_step, experiment, stack) -> MetricWriter | None:
     """The writer of process 0, the run's record written; None in other processes."""
     if resume_step is not None:
         log.info('resuming at step %d', resume_step)
     if jax.process_index():
         return None
     record.write(workdir, entry)
-    writer = MetricWriter(workdir, resume_step)
+    writer = MetricWriter(workdir, resume_step, experiment.task.score)
     stack.callback(writer.close)
     writer.write_config(record.flatten(entry))
     if entry['message']:
@@ -95,7 +97,7 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
         if at == start + 1:
-            _describe_start(experiment, state, batch, writer, at)
+            _describe_start(experiment, batch, writer, at)
         elif compiles:
             meter.pause()
             log.info('from step %d on images have %d pixels a side; compiling the train step for them', at, shape[-2])
@@ -114,8 +116,8 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
             row, result = experiment.evaluate(state)
             state = experiment.judge(state, row)
             if every.confusion.due(at, drawn) and result.confusion is not None and writer:
-                image, drawn = confusion_image(result.confusion, experiment.test.class_names), at
-                writer.write_image(at, 'eval/confusion', image)
+                _draw_evaluation(experiment, result, writer, at)
+                drawn = at
         _tell(at, numbers | row if evaluating else numbers, writer, progress, results)
         signal = stop.agreed(at)
         if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
@@ -133,26 +135,48 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
 def _tell(at: int, row: dict, writer, progress, results) -> None:
     results.add({'step': at, **row})
     if row and writer:
-        writer.write(at, row)
-        if results.last.get('step') == at:
+        evaluated = results.last.get('step') == at
+        writer.write(at, row, results.best.get(results.score) if evaluated else None)
+        if evaluated:
             results.write(writer.workdir, writer.seconds)
     if row:
         progress.show(at, row)
 
 
-def _describe_start(experiment, state, batch, writer, at) -> None:
-    """Logs the parameters, shows the first images, and says what takes so long."""
-    if writer is None:
+def _describe_model(experiment, measured, state) -> None:
+    """Logs its size; with config.parameter_table every parameter."""
+    log.info('%s: %s parameters, %s M multiply-adds, %s MiB of state', experiment.options.model['name'],
+             f'{measured["parameters"]:,}', f'{measured["multiply_adds"] / 1e6:,.1f}',
+             f'{sum(x.nbytes for x in jax.tree.leaves(state)) / 2**20:,.1f}')
+    if not experiment.options.parameter_table:
         return
     try:
         from clu import parameter_overview
         log.info('parameters:\n%s', parameter_overview.get_parameter_overview(state.params, include_stats=False))
     except Exception as error:  # as of the run log
         log.warning('no parameter overview: %s: %s', type(error).__name__, first_line(error))
-    images = np.asarray(batch['image'].addressable_data(0)[:16])
-    writer.write_image(at, 'train/images', image_grid(images))
-    log.info('%d steps of %d images on %d x %s; compiling the train step, which may take minutes the first time',
+
+
+def _describe_start(experiment, batch, writer, at) -> None:
+    """Shows the first images, and says what takes so long."""
+    if writer is None:
+        return
+    images, labels = (np.asarray(batch[name].addressable_data(0)[:16]) for name in ('image', 'label'))
+    names = inspection.classes(experiment.train, experiment.model.num_classes)
+    writer.write_image(at, 'train/images', image_grid(images, [inspection.label_text(x, names) for x in labels]))
+    log.info('%d steps of %d images on %d x %s; compiling may take minutes the first time',
              experiment.steps, experiment.options.batch_size, jax.device_count(), jax.devices()[0].device_kind)
+
+
+def _draw_evaluation(experiment, result, writer, at) -> None:
+    """The confusion matrix, and the worst mistakes with what was right and what was said."""
+    writer.write_image(at, 'eval/confusion', confusion_image(result.confusion, experiment.test.class_names))
+    if wrong := experiment.mistakes(result):
+        names = inspection.classes(experiment.test, experiment.model.num_classes)
+        titles = [f'{inspection.class_of(experiment.test, each.index, names)}\n'
+                  f'taken for {names[each.predicted]}\n{each.confidence:.1%} sure' for each in wrong]
+        writer.write_image(at, 'eval/misclassified', image_grid(np.stack([each.image for each in wrong]), titles),
+                           'misclassified.png')
 
 
 def _refuse_bad_steps(meter: Meter, limit: int, at: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.options import refuse_above
 
 # Batches under construction ahead of the one in use, per process or per worker.
 _AHEAD = 2
@@ -35,8 +36,10 @@ class Workers:
     threads: int = 0
 
     def __post_init__(self):
-        if self.processes < 0 or self.threads < 0:
-            raise UserError(f'data.processes {self.processes} and data.threads {self.threads} must not be negative')
+        for name in ('processes', 'threads'):
+            if getattr(self, name) < 0:
+                raise UserError(f'config.data.{name}={getattr(self, name)} must not be negative')
+        refuse_above(self, 'config.data', processes=4096, threads=4096)
 
 
 def cores(groups: Path = Path('/sys/fs/cgroup')) -> int:

@@ -1,5 +1,7 @@
 """What one batch of evaluation counts, and what a split adds up to. The model's logits are its input's pixels."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 
 from imagenet_jax import step
-from imagenet_jax.evaluation import make_eval_step, measure
-from imagenet_jax.task import Softmax
+from imagenet_jax.evaluation import Evaluator, make_eval_step, measure
+from imagenet_jax.task import Result, Softmax
 
 
 class Pixels(nn.Module):
@@ -19,8 +21,8 @@ class Pixels(nn.Module):
         return -images if train else images
 
 
-def make(devices=1, task=Softmax()):
-    return make_eval_step(Pixels(), lambda images: images, task, step.make_mesh(jax.devices()[:devices]))
+def make(devices=1, task=Softmax(), **more):
+    return make_eval_step(Pixels(), lambda images: images, task, step.make_mesh(jax.devices()[:devices]), **more)
 
 
 def cross_entropy(logits, labels):
@@ -126,6 +128,43 @@ def test_fewer_than_five_classes(count):
     sums = count(logits, labels)
     check(sums, by_hand(logits, labels, np.ones(10, bool)))
     assert sums['top5'] == 10
+
+
+def test_wrong_images_and_how_sure_the_model_was():
+    """Not those that are right, unreadable, not finite or padding; nothing else of the program changes."""
+    logits, labels = drawn(24, 10)
+    bad, mask = np.full(24, -1), np.arange(24) < 21
+    bad[[1, 20]] = [1, 20]
+    logits[5, 3] = np.nan
+    given = batch(logits, labels, bad, mask) | {'index': np.arange(100, 124, dtype=np.int32)}
+    sums, rows = jax.device_get(make(8, wrong=True)({}, given))
+    jax.tree.map(np.testing.assert_array_equal, sums, jax.device_get(make(8)({}, given))[0])
+    best = np.argmax(logits, 1)
+    valid = mask & (bad < 0) & (np.arange(24) != 5)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_array_equal(rows['index'], given['index'])
+    np.testing.assert_array_equal(rows['predicted'], best)
+    np.testing.assert_allclose(rows['confidence'], np.where(valid & (best != labels), probabilities.max(1), -1), 1e-6)
+
+
+class Digits:
+    """A source whose pixels are its indices; the first cannot be read."""
+
+    def image(self, index):
+        if not index:
+            raise OSError
+        return index
+
+
+def test_the_worst_are_the_surest_and_are_read_again():
+    evaluator = Evaluator(**dict.fromkeys(('model', 'normalize', 'task', 'batch_size', 'workers', 'bad_samples',
+                                           'mesh')), view=lambda image: image * 2, source=Digits(), mistakes=4)
+    wrong = {'index': np.array([3, 0, 2, 1, 4, 5]), 'predicted': np.array([7, 7, 8, 9, 7, 7]),
+             'confidence': np.array([0.5, 0.75, 0.5, 0.875, -1, -1], np.float32)}
+    result = Result({}, {}, wrong=wrong)
+    assert evaluator.worst(result) == [(2, 1, 9, 0.875), (4, 2, 8, 0.5), (6, 3, 7, 0.5)]
+    assert dataclasses.replace(evaluator, mistakes=1).worst(result) == [(2, 1, 9, 0.875)]
+    assert evaluator.worst(Result({}, {})) == []
 
 
 # --- measure

@@ -223,6 +223,14 @@ def test_missing_option(section, option, message):
     (None, 'eval_batch_size', 12, r'config\.eval_batch_size=12 must be a multiple of 8'),
     (None, 'accumulation', 4, r'config\.batch_size=16 must be a multiple of 32'),
     (None, 'accumulation', 0, r'config\.accumulation=0'),
+    (None, 'accumulation', -1, r'config\.accumulation=-1'),
+    (None, 'accumulation', 2**31 - 1, r'config\.accumulation=2147483647'),
+    (None, 'ema_decay', 2.0**63, r'config\.ema_decay=9.*e\+18 must be in \[0, 1\)'),
+    (None, 'epochs', 0.0, r'config\.epochs=0\.0 must be above 0 where config\.steps is 0'),
+    (None, 'epochs', 1e308, r'config\.epochs=1e\+308 must be a finite number, at most 3e38'),
+    (None, 'batch_size', 2**63, r'config\.batch_size=9223372036854775808 must be a whole number below 2\*\*31'),
+    ('augment', 'repeats', 161, r'config\.augment\.repeats=161 must not be above the number of images .* 160'),
+    ('model', 'dropout', 1.0, r'^config\.model\.dropout=1\.0 must be in'),
     (None, 'epochs', -1.0, r'config\.epochs=-1\.0 must not be negative'),
     (None, 'seed', -1, r'config\.seed=-1 must not be negative'),
     ('loss', 'smoothing', 1.0, r'config\.loss\.smoothing=1\.0 must be in \[0, 1\)'),
@@ -231,6 +239,14 @@ def test_refused_value(section, option, value, message):
     config = small()
     (config[section] if section else config)[option] = value
     refused(config, message)
+
+
+@pytest.mark.parametrize('jitter', [0.0, 0.4])
+def test_views_that_are_alike_are_said(jitter, caplog):
+    config = small()
+    config.augment.views, config.loss.consistency, config.augment.color_jitter = 3, 12.0, jitter
+    Experiment(config)
+    assert ('config.augment.views=3 are all alike' in caplog.text) == (not jitter)
 
 
 def test_options_arrive():

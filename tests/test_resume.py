@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from runs import contents, finish, numbers, rows, run, saved, start, stop_when
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
 from imagenet_jax.report import folders
@@ -203,7 +204,10 @@ def test_tensorboard_page(reference):
     events = EventAccumulator(str(reference), size_guidance={'tensors': 0})
     events.Reload()
     tags = set(events.Tags()['tensors'])
-    assert {'train/loss', 'train/images_per_s', 'eval/top1', 'train/images', 'config', 'message'} <= tags
+    assert {'train/loss', 'train/images_per_s', 'run/bad_steps', 'eval/top1', 'best/top1', 'train/images', 'config',
+            'message'} <= tags
+    trial = events.PluginTagToContent('hparams')[metadata.SESSION_START_INFO_TAG]
+    assert metadata.parse_session_start_info_plugin_data(trial).group_name == str(reference)
     losses = [(e.step, float(make_ndarray(e.tensor_proto))) for e in events.Tensors('train/loss')]
     written = [(row['step'], row['train/loss']) for row in rows(reference)]
     assert losses == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in written]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from runs import ROOT, TINY, contents, environment, rows, run, saved
 
 import imagenet_jax
@@ -31,7 +32,8 @@ def test_dry_run_goes_through_everything_and_writes_nothing(tmp_path):
 
 
 def test_without_tensorflow_and_what_a_run_writes_of_itself(tmp_path):
-    output = run(tmp_path, '--config.epochs=0.5', '--config.schedule.warmup_epochs=0', '--config.model.norm=sync')
+    output = run(tmp_path, '--config.epochs=0.5', '--config.schedule.warmup_epochs=0', '--config.model.norm=sync',
+                 '--config.confusion_epochs=1')
     assert output.count('no TensorBoard event files, metrics.jsonl alone: ImportError: not here') == 1
     assert 'eval/top1' in rows(tmp_path)[-1] and not list(tmp_path.glob('events*'))
     found = folders.read(tmp_path)
@@ -40,6 +42,9 @@ def test_without_tensorflow_and_what_a_run_writes_of_itself(tmp_path):
              if name.startswith('params/')]
     assert found.entry['run']['parameters'] == sum(sizes)
     assert found.entry['run']['multiply_adds'] == 765568  # of 8 x 8 pixels, as it is evaluated
+    assert f'resnet8_cifar: {sum(sizes):,} parameters, 0.8 M multiply-adds' in output and 'conv1/kernel' not in output
+    assert all(len(line) <= 80 for line in output.splitlines() if line.startswith(('step ', 'done: ')))
+    assert Image.open(tmp_path / 'misclassified.png').width > 100
 
 
 def test_too_many_bad_steps_stop_the_run(tmp_path):

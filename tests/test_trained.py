@@ -314,7 +314,7 @@ def test_normalizing_by_nothing_is_refused(wrong):
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (('--size', 10), 'eval.size 10 must be at most eval.resize 9'), (('--dtype', 'float8'), "'float8'"),
+    (('--size', 10), 'eval.size=10 must be at most config.eval.resize=9'), (('--dtype', 'float8'), "'float8'"),
     (('--ema',), 'holds no averaged weights'), (('--split', 'test'), 'no folder'),
     (('--option', 'images=x'), "images='x' is read by config.data.format=list, not by folder"),
 ])

@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_view(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Adds what says how the model sees an image; `otherwise` says what holds where they are not given."""
-    parser.add_argument('--size', metavar='N', type=parsing.count,
+    parser.add_argument('--size', metavar='N', type=parsing.side,
                         help=f'side of the centre crop, where not {otherwise}')
-    parser.add_argument('--resize', metavar='N', type=parsing.count, help='of the shorter side, before it, likewise')
+    parser.add_argument('--resize', metavar='N', type=parsing.side, help='of the shorter side, before it, likewise')
     parser.add_argument('--interpolation', choices=list(FILTERS), help='of that, likewise')
     parser.add_argument('--mean', metavar='R,G,B', type=_colour, help='of pixels in 0..1, likewise')
     parser.add_argument('--std', metavar='R,G,B', type=_colour, help='likewise')

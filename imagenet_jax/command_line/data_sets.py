@@ -15,7 +15,7 @@ def parser(name: str, usage: str, required: bool = True) -> argparse.ArgumentPar
     made.add_argument('--path', metavar='DIR', default='', help='root of the data set, as config.data.path')
     made.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                       help="one of the layout's own options, as config.data.KEY; may be given again")
-    made.add_argument('--workers', metavar='N', type=parsing.count, default=0,
+    made.add_argument('--workers', metavar='N', type=parsing.whole(0, 4096), default=0,
                       help='that decode at once; 0: one a core')
     return made
 

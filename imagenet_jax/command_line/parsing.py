@@ -1,6 +1,8 @@
 """What the parsers of most commands have alike."""
 
 import argparse
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from imagenet_jax.errors import UserError, expanded
@@ -21,8 +23,25 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def count(text: str) -> int:
-    """A number that is not negative, for argparse."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f'{text!r} is no count')
-    return int(text)
+def whole(least: int, most: int = 2**31 - 1, words: str = 'must') -> Callable[[str], int]:
+    """What reads a whole number in that range, for argparse; `words` go before 'be a whole number' in a refusal."""
+    def read(text):
+        # Longer ones are not for int(), which refuses thousands of digits in its own way.
+        if re.fullmatch(r'[0-9]{1,20}', text) and least <= int(text) <= most:
+            return int(text)
+        raise argparse.ArgumentTypeError(f'{text[:40]!r} {words} be a whole number in {least}..{most}')
+    return read
+
+
+count, positive = whole(0), whole(1)
+side = whole(1, 65_535, 'is no number of pixels: it must')  # of an image
+
+
+def fraction(text: str) -> float:
+    """In 0..1, for argparse."""
+    try:
+        if 0 <= float(text) <= 1:
+            return float(text)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f'{text[:40]!r} must be a fraction, in 0..1')

@@ -24,20 +24,22 @@ def main() -> None:
     parser.add_argument('--split', metavar='S', required=True, help="such as train; '' where the layout has none")
     parser.add_argument('--output', metavar='DIR', type=parsing.path, required=True, help='made where missing')
     parser.add_argument('--name', metavar='S', default='', help="of the split in DIR; default: --split, or 'train'")
-    parser.add_argument('--resize-shorter', metavar='N', type=parsing.count, default=0,
+    parser.add_argument('--resize-shorter', metavar='N', type=parsing.whole(0, 65_535), default=0,
                         help='shrink larger images to N pixels on the shorter side')
-    parser.add_argument('--max-side', metavar='N', type=parsing.count, default=0, help='and to N on the longer')
-    parser.add_argument('--quality', metavar='Q', type=parsing.count, default=90,
+    parser.add_argument('--max-side', metavar='N', type=parsing.whole(0, 65_535), default=0,
+                        help='and to N on the longer')
+    parser.add_argument('--quality', metavar='Q', type=parsing.whole(1, 100), default=90,
                         help='of the JPEGs that shrunk images become, default %(default)s')
-    parser.add_argument('--raw', metavar='N', type=parsing.count, default=0,
+    parser.add_argument('--raw', metavar='N', type=parsing.whole(0, 65_535), default=0,
                         help='store pixels: the centre square of N x N, of images shrunk to N on the shorter side')
     parser.add_argument('--shards', metavar='N', type=parsing.count, default=0,
                         help='default: by the number of images')
     parser.add_argument('--shard-index', metavar='I', type=parsing.count, default=0, help='this host, from 0')
-    parser.add_argument('--shard-count', metavar='N', type=parsing.count, default=1, help='hosts that share the work')
+    parser.add_argument('--shard-count', metavar='N', type=parsing.positive, default=1,
+                        help='hosts that share the work')
     parser.add_argument('--on-error', metavar='HOW', default='skip',
                         help='an unreadable image: skip (default) or raise')
-    parser.add_argument('--max-bad-fraction', metavar='F', type=float, default=0.1,
+    parser.add_argument('--max-bad-fraction', metavar='F', type=parsing.fraction, default=0.1,
                         help='of the images that may be unreadable, default %(default)s')
     _convert(parser.parse_args())
 

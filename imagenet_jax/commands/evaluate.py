@@ -38,7 +38,7 @@ def main() -> None:
     parser = data_sets.parser('evaluate', __doc__, required=False)
     checkpoints.add_arguments(parser)
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
-    parser.add_argument('--batch-size', metavar='N', type=parsing.count, default=256,
+    parser.add_argument('--batch-size', metavar='N', type=parsing.whole(1, 2**20), default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
     parser.add_argument('--by-number', action='store_true',
                         help="labels without names are the model's numbers, even where there are fewer than it has")

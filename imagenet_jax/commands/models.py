@@ -45,18 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('names', metavar='NAME', nargs='*',
                         help="one name: the layers of this model; several, or patterns such as 'resnet*': a list of "
                              'these')
-    parser.add_argument('--image-size', metavar='N', type=_side, help="side in pixels; default: the model's own")
-    parser.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
+    parser.add_argument('--image-size', metavar='N', type=parsing.side, help="side in pixels; default: the model's own")
+    parser.add_argument('--num-classes', metavar='N', type=parsing.whole(0, 10**6),
+                        help="where not the model's default")
     parser.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                         help='any other option of the model, as config.model.KEY; may be given again')
     parser.add_argument('--json', action='store_true', help='print it as JSON')
     return parser
-
-
-def _side(text: str) -> int:
-    if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f'{text!r} is no number of pixels')
-    return int(text)
 
 
 def _is_pattern(name: str) -> bool:

@@ -31,7 +31,7 @@ def main() -> int | None:
     """The whole command."""
     parser = parsing.parser('predict', __doc__)
     checkpoints.add_arguments(parser)
-    parser.add_argument('--top', metavar='N', type=parsing.count, default=5, help='classes an image')
+    parser.add_argument('--top', metavar='N', type=parsing.positive, default=5, help='classes an image')
     parser.add_argument('--json', action='store_true', help='one line of JSON an image')
     parser.add_argument('images', metavar='IMAGE', nargs='+', type=parsing.path, help='a file, or a folder of them')
     return _predict(parser.parse_args())

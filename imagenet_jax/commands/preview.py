@@ -40,7 +40,7 @@ from imagenet_jax.preview import Pair, sheet
 
 _OUTPUT = flags.DEFINE_string('output', None, 'the picture')
 _COUNT = flags.DEFINE_integer('count', 16, 'images in it', 1, 400)
-_STEP = flags.DEFINE_integer('step', 0, 'from which batch on', 0)
+_STEP = flags.DEFINE_integer('step', 0, 'from which batch on', 0, 2**31 - 1)
 _SPLIT = flags.DEFINE_enum('split', 'train', ['train', 'eval'], 'which images')
 
 

@@ -29,6 +29,8 @@ from imagenet_jax.command_line import option_names, parsing, recipes
 from imagenet_jax.errors import Stopped, UserError, writing
 from imagenet_jax.sweep import Run
 
+_MOST_SEEDS = 10_000
+
 
 def main() -> int:
     """The whole command."""
@@ -57,9 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--workdir', metavar='DIR', type=parsing.path, required=True,
                         help='where the folders of runs go')
     several = parser.add_mutually_exclusive_group()
-    several.add_argument('--gpus', metavar='N', type=parsing.count, default=0,
+    several.add_argument('--gpus', metavar='N', type=parsing.whole(1, 1024), default=0,
                          help='run N at a time, each on a GPU of its own')
-    several.add_argument('--jobs', metavar='N', type=parsing.count, default=1, help='run N at a time')
+    several.add_argument('--jobs', metavar='N', type=parsing.whole(1, 1024), default=1,
+                         help='run N at a time')
     several.add_argument('--slurm', metavar='FILE', type=parsing.path,
                          help='write an array job for SLURM, and run nothing')
     parser.add_argument('--dry-list', action='store_true', help='say what would run, and run nothing')
@@ -67,8 +70,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r'\d+(,\d+)*,?', text) or text == '0':
-        raise argparse.ArgumentTypeError(f'{text!r} must be a number of seeds, such as 3, or a list such as 0,3,5')
+    if (not re.fullmatch(r'[0-9]{1,18}(,[0-9]{1,18})*,?', text)
+            or (',' not in text and not 1 <= int(text) <= _MOST_SEEDS)):
+        raise argparse.ArgumentTypeError(f'{text[:40]!r} must be a number of seeds, such as 3, at most {_MOST_SEEDS}, '
+                                         'or a list such as 0,3,5')
     return tuple(map(int, text.strip(',').split(','))) if ',' in text else tuple(range(int(text)))
 
 

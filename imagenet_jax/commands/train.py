@@ -61,5 +61,5 @@ def _run(argv: list[str]) -> None:
     if config.dry_run:
         print('dry run: build, one step, one evaluation step and one save went through; nothing is written')
     else:
-        print(f'done: {result}\n'
-              f'numbers in {_WORKDIR.value}/metrics.jsonl, curves: tensorboard --logdir {_WORKDIR.value}')
+        print('\n'.join([*(f'done: {line}' for line in result.lines()), f'numbers: {_WORKDIR.value}/metrics.jsonl',
+                         f'curves: tensorboard --logdir {shlex.quote(_WORKDIR.value)}']))

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument('--input', required=True, metavar='FILE',
                      help=f'{", ".join(weight_files.SUFFIXES)}, a folder with one, or hf:OWNER/NAME[@REVISION][/FILE]')
     add.add_argument('--output', required=True, metavar='DIR', type=parsing.path, help='a new folder')
-    add.add_argument('--num-classes', metavar='N', type=int, help="where not the model's default")
+    add.add_argument('--num-classes', metavar='N', type=parsing.whole(1, 10**6), help="where not the model's default")
     add.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                      help='any other option of the model; may be given again')
     add.add_argument('--ema', action=argparse.BooleanOptionalAction,

@@ -6,7 +6,6 @@ by that place, so that nothing depends on the number of devices.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -26,10 +25,12 @@ class Normalize:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
-        if not all(0 < value < math.inf for value in self.std) or not all(map(math.isfinite, self.mean)):
-            raise UserError(f'normalize.mean {self.mean} and normalize.std {self.std} must be finite, std above 0')
-        if not {len(self.mean), len(self.std)} <= {1, 3}:
-            raise UserError(f'normalize.mean {self.mean} and normalize.std {self.std} must have 3 values, or 1 for all')
+        for name, least in (('mean', -100), ('std', 1e-6)):
+            values = getattr(self, name)
+            if not all(least <= value <= 100 for value in values):
+                raise UserError(f'config.normalize.{name}={values} must be finite, std above 0: in {least:g}..100')
+            if len(values) not in (1, 3):
+                raise UserError(f'config.normalize.{name}={values} must have 3 values, or 1 for all')
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """uint8 (N, H, W, 3) -> float32 of the same shape."""

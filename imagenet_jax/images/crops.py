@@ -25,9 +25,10 @@ class RandomResized:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self):
-        if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
-            raise UserError(f'config.augment.scale={self.scale} and config.augment.ratio={self.ratio} must be '
-                            '(low, high), scale in (0, 1]')
+        for name, most in (('scale', 1), ('ratio', 100)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= most:
+                raise UserError(f'config.augment.{name}={getattr(self, name)} must be (low, high), in (0, {most}]')
 
     def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         height, width = image_size(image)
@@ -74,6 +75,8 @@ class ShorterSide:
     def __post_init__(self):
         if not 0 < self.shorter[0] <= self.shorter[1]:
             raise UserError(f'config.augment.shorter={self.shorter} must be (least, most), 0 < least <= most')
+        if self.shorter[1] > 65_535:
+            raise UserError(f'config.augment.shorter={self.shorter} must be at most 65535, the side of a JPEG')
 
     def check(self, size: int, ramp: bool) -> None:
         """Raises UserError where windows of `size` do not fit, or where the size is to change."""
@@ -103,6 +106,13 @@ class Pad:
     def __post_init__(self):
         if self.pad < 0:
             raise UserError(f'config.augment.pad={self.pad} must not be negative')
+
+    def check(self, size: int, ramp: bool) -> None:
+        """Raises UserError where a window could be of nothing but zeros; a ramp changes nothing here."""
+        del ramp
+        if self.pad >= size:
+            raise UserError(f'config.augment.pad={self.pad} must be below the side of an image, {size}: a window could '
+                            'be of nothing but zeros')
 
     def __call__(self, image: bytes | np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
         pad = self.pad

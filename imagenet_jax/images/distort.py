@@ -7,6 +7,7 @@ import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.ops import OPERATIONS
+from imagenet_jax.options import refuse_above
 
 _JITTER = ('brightness', 'contrast', 'saturation', 'hue')
 
@@ -41,6 +42,7 @@ class Distort:
         for name in ('color_jitter', 'lighting'):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f'config.augment.{name}={getattr(self, name)} must be finite and not negative')
+        refuse_above(self, 'config.augment', color_jitter=100, lighting=100)
         for name in ('jitter_probability', 'grey', 'blur', 'solarize'):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f'config.augment.{name}={getattr(self, name)} must be in 0..1')
@@ -48,8 +50,8 @@ class Distort:
             raise UserError(f'config.augment.hue={self.hue} must be in 0..0.5')
         if not 0 <= self.rotation <= 180:
             raise UserError(f'config.augment.rotation={self.rotation} must be in 0..180 degrees')
-        if not 0 <= self.hsv[0] <= self.hsv[1] < math.inf:
-            raise UserError(f'config.augment.hsv={self.hsv} must be (low, high), finite and not negative')
+        if not 0 <= self.hsv[0] <= self.hsv[1] <= 100 or not self.hsv[1]:
+            raise UserError(f'config.augment.hsv={self.hsv} must be (low, high), in 0..100, high above 0')
         if self.jitter_probability != 1 and not (self.color_jitter or self.hue):
             raise UserError(f'config.augment.jitter_probability={self.jitter_probability} is of '
                             'config.augment.color_jitter and hue, and neither is set')

@@ -45,6 +45,10 @@ class Erase(Ending, abc.ABC):
         return jax.vmap(erased)(images, places)
 
     @abc.abstractmethod
+    def check(self, size: int) -> None:
+        """Raises UserError where images of so many pixels a side would lose nothing, or all."""
+
+    @abc.abstractmethod
     def _box(self, key, size) -> jax.Array:
         """bool (H, W, 1), the pixels of an image of `size` that are erased."""
 
@@ -75,8 +79,17 @@ class RandomErasing(Erase):
             raise UserError(f'config.erase.area={self.area} must be two rising fractions, in (0, 1]')
         if not 0 < self.aspect[0] <= self.aspect[1]:
             raise UserError(f'config.erase.aspect={self.aspect} must be two rising numbers above 0')
+        # A box of the least area is nearest to a square, as which it is shortest, at this aspect.
+        nearest = min(max(1.0, self.aspect[0]), self.aspect[1])
+        if self.area[0] * max(nearest, 1 / nearest) >= 1:
+            raise UserError(f'config.erase.area={self.area} with config.erase.aspect={self.aspect}: no such box fits '
+                            'into an image, which would stay whole')
         if self.fill not in FILLS:
             raise unknown('config.erase.fill', self.fill, FILLS)
+
+    def check(self, size):
+        if self.area[1] * size**2 < 1:
+            raise UserError(f'config.erase.area={self.area} must be at least a pixel of {size} x {size}')
 
     def _box(self, key, size):
         whether, of_area, of_aspect, of_place = jax.random.split(key, 4)
@@ -103,6 +116,11 @@ class Cutout(Erase):
         super().__post_init__()
         if self.side < 1:
             raise UserError(f'config.erase.side={self.side} must be positive')
+
+    def check(self, size):
+        if self.side >= size:
+            raise UserError(f'config.erase.side={self.side} must be below the side of an image, {size}: whole images '
+                            'would be erased')
 
     def _box(self, key, size):
         return around_any_pixel(key, jnp.full(2, self.side), size)

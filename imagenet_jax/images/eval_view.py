@@ -10,6 +10,8 @@ from imagenet_jax.images.decode import decode
 
 # Published weights were measured with one or the other.
 FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
+# Side in pixels of an image that a model is shown: that of a JPEG, of which one batch would be terabytes.
+LARGEST = 65_535
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +25,11 @@ class EvalView:
     interpolation: str = 'bilinear'
 
     def __post_init__(self):
-        if self.size < 1:
-            raise UserError(f'eval.size {self.size} must be positive')
+        for name in ('size', 'resize'):
+            if not 1 <= getattr(self, name) <= LARGEST:
+                raise UserError(f'config.eval.{name}={getattr(self, name)} must be in 1..{LARGEST}')
         if self.size > self.resize:
-            raise UserError(f'eval.size {self.size} must be at most eval.resize {self.resize}')
+            raise UserError(f'config.eval.size={self.size} must be at most config.eval.resize={self.resize}')
         if self.interpolation not in FILTERS:
             raise unknown('eval.interpolation', self.interpolation, FILTERS)
 

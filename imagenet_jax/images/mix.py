@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.boxes import around_any_pixel
 from imagenet_jax.images.ending import Ending
+from imagenet_jax.options import refuse_above
 
 
 class Mixing(NamedTuple):
@@ -61,6 +62,7 @@ class Mix(Ending):
         for name in ('mixup', 'cutmix'):
             if getattr(self, name) < 0:
                 raise UserError(f'config.mix.{name}={getattr(self, name)} must not be negative')
+        refuse_above(self, 'config.mix', mixup=1000, cutmix=1000)
         if not 0 < self.probability <= 1:
             raise UserError(f'config.mix.probability={self.probability} must be in (0, 1]')
         if not 0 < self.switch < 1:

@@ -13,6 +13,7 @@ import numpy as np
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.autoaugment import SUB_POLICIES
 from imagenet_jax.images.ops import OPERATIONS
+from imagenet_jax.options import refuse_above
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,7 @@ class RandAugment:
     def __post_init__(self):
         if self.count < 1:
             raise UserError(f'config.policy.count={self.count} must be positive')
+        refuse_above(self, 'config.policy', count=100, deviation=30)
         if not 0 <= self.magnitude <= 30:
             raise UserError(f'config.policy.magnitude={self.magnitude} must be in 0..30')
         if self.deviation < 0:
@@ -171,6 +173,7 @@ class AugMix:
             raise UserError(f'config.policy.depth={self.depth} must be positive, or -1 for 1 to 3')
         if self.alpha <= 0:
             raise UserError(f'config.policy.alpha={self.alpha} must be positive')
+        refuse_above(self, 'config.policy', width=100, depth=100, alpha=1000)
 
     def __call__(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         total = rng.beta(self.alpha, self.alpha)  # of the weights so far: the image's own is the first

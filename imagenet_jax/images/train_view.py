@@ -11,8 +11,9 @@ import numpy as np
 
 from imagenet_jax import options
 from imagenet_jax.errors import UserError, unknown
-from imagenet_jax.images.crops import CROPS, RandomResized, ShorterSide
+from imagenet_jax.images.crops import CROPS, Pad, RandomResized, ShorterSide
 from imagenet_jax.images.distort import Distort
+from imagenet_jax.images.eval_view import LARGEST
 from imagenet_jax.images.ops import flip, flip_vertical
 from imagenet_jax.images.policies import Unchanged
 from imagenet_jax.images.ramp import Ramp
@@ -48,11 +49,13 @@ class TrainView:
     def __post_init__(self):
         if self.size < 1:
             raise UserError(f'config.augment.size={self.size} must be positive')
+        options.refuse_above(self, 'config.augment', size=LARGEST, views=100)
         for name in ('repeats', 'views'):
             if getattr(self, name) < 1:
                 raise UserError(f'config.augment.{name}={getattr(self, name)} must be at least 1')
-        if isinstance(self.crop, ShorterSide):
-            self.crop.check(self.size, self.ramp is not None)
+        if isinstance(self.crop, (Pad, ShorterSide)):
+            self.crop.check(self.ramp.first_size if self.ramp and isinstance(self.crop, Pad) else self.size,
+                            self.ramp is not None)
 
     def __call__(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Raises DecodeError."""
@@ -67,6 +70,11 @@ class TrainView:
 
     def _distorted(self, pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return self.distort(self.policy(pixels, rng), rng)
+
+    @property
+    def distorts(self) -> bool:
+        """Whether anything but crop and flips is done, by which views differ."""
+        return (self.policy, self.distort) != (Unchanged(), Distort())
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -1,24 +1,41 @@
 """What TensorBoard shows as pictures: a grid of images, a confusion matrix."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw
+
+from imagenet_jax.preview import cell, font, write
+
+# In pixels: around and between images, a line of text, and the side that small images are enlarged to.
+_GAP, _LINE, _SMALLEST = 8, 15, 96
 
 
-def image_grid(images: np.ndarray) -> np.ndarray:
-    """uint8 (N, H, W, 3) -> one picture, as near to square as N allows, small images enlarged.
+def image_grid(images: np.ndarray, titles: Sequence[str]) -> np.ndarray:
+    """One picture, as near to square as the number of images allows, gaps between them.
 
-    Of several views, (N, views, H, W, 3), the first.
+    Args:
+      images: uint8 (N, H, W, 3), at least one; of several views, (N, views, H, W, 3), the first. Small ones are
+        enlarged.
+      titles: of each, what is written under it, all of as many lines.
+
+    Returns:
+      uint8 (height, width, 3).
     """
     images = images[:, 0] if images.ndim == 5 else images
-    zoom = max(1, 64 // images.shape[1])
-    images = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    side = images.shape[1] * max(1, _SMALLEST // images.shape[1])
+    lines = 1 + titles[0].count('\n')
     columns = math.ceil(math.sqrt(len(images)))
-    rows = -(-len(images) // columns)
-    n, height, width, c = images.shape
-    blank = np.zeros((rows * columns - n, height, width, c), images.dtype)
-    cells = np.concatenate([images, blank]).reshape(rows, columns, height, width, c)
-    return cells.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, c)
+    across, down = side + _GAP, side + lines * _LINE + _GAP
+    picture = Image.new('RGB', (columns * across + _GAP, -(-len(images) // columns) * down + _GAP), 'white')
+    draw = ImageDraw.Draw(picture)
+    for number, (image, title) in enumerate(zip(images, titles, strict=True)):
+        x, y = _GAP + number % columns * across, _GAP + number // columns * down
+        picture.paste(cell(image, side), (x, y))
+        for row, line in enumerate(title.split('\n')):
+            write(draw, (x, y + side + row * _LINE), line, font(11), 'black', side)
+    return np.asarray(picture)
 
 
 def confusion_image(matrix: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:

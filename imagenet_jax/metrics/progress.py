@@ -5,13 +5,24 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 import jax
 import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
+
+# Of a terminal as it opens.
+_COLUMNS = 80
+# tqdm's own says the speed too, in steps.
+_BAR = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
+# Of a row of training, by its name behind train/: how it is shown, what matters most first, until the line is full; and
+# the value that goes without saying.
+_SHOWN = {'loss': ('loss {:#.4g}', None), 'accuracy': ('acc {:.4f}', None), 'bad_steps': ('bad_steps {:.0f}', 0),
+          'bad_samples': ('bad_samples {:.0f}', 0), 'images_per_s': ('{:.0f} img/s', None),
+          'learning_rate': ('lr {:.3g}', None), 'loss_scale': ('loss_scale {:g}', 1), 'epoch': ('epoch {:.1f}', None),
+          'grad_norm': ('grad_norm {:.3g}', None)}
 
 
 class Meter:
@@ -84,7 +95,7 @@ class Progress:
         self._total, self._start, self._active = total, start, active
         self._began = time.monotonic()
         self._bar = tqdm(total=total, initial=start, unit='step', disable=not active or not sys.stderr.isatty(),
-                         dynamic_ncols=True)
+                         dynamic_ncols=True, bar_format=_BAR)
         self._log = (contextlib.nullcontext() if self._bar.disable
                      else logging_redirect_tqdm([logging.getLogger('imagenet_jax')]))
         self._log.__enter__()
@@ -94,20 +105,60 @@ class Progress:
         self._bar.update()
 
     def show(self, step: int, row: Mapping[str, float]) -> None:
-        """Shows a row of metrics."""
-        text = '  '.join(f'{name.split("/", 1)[-1] if name.startswith("train/") else name} {value:.5g}'
-                         for name, value in row.items() if isinstance(value, float))
+        """Shows a row of metrics, in lines of 80 columns: of training what fits into one, of an evaluation all."""
+        said, evaluation = _training(row), evaluation_lines(row, f'step {step}  ', 'eval/')
         if not self._bar.disable:
-            rate = row.get('train/images_per_s')
-            self._bar.set_postfix_str(f'loss {row["train/loss"]:.4g}' + (f', {rate:.0f} images/s' if rate else '')
-                                      if 'train/loss' in row else self._bar.postfix or '')
-            if any(name.startswith('eval/') for name in row):
-                self._bar.write(f'step {step}  {text}')
+            if said:
+                self._bar.set_postfix_str(', '.join(said[:3]))
+            for line in [_filled(f'step {step}', said), *evaluation] if evaluation else ():
+                self._bar.write(line)
         elif self._active:
             left = (time.monotonic() - self._began) / max(1, step - self._start) * (self._total - step)
-            print(f'step {step}/{self._total}  {text}  {timedelta(seconds=round(left))} left', flush=True)
+            for line in [_filled(f'step {step}/{self._total}', said, f'  {_clock(left)} left'), *evaluation]:
+                print(line, flush=True)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
         self._log.__exit__(None, None, None)
         self._bar.close()
+
+
+def evaluation_lines(row: Mapping[str, float], head: str, prefix: str = '') -> list[str]:
+    """What a row has of an evaluation, in lines of 80 columns that each begin with `head`; [] where it has nothing.
+
+    `prefix` is put before each name. What is of averaged weights begins a line of its own. Images that could not be
+    read are told of where there are some.
+    """
+    lines = []
+    for name, value in row.items():
+        if not name.startswith('eval/') or value is None or (name == 'eval/bad_samples' and not value):
+            continue
+        name = name.removeprefix('eval/')
+        digits = 'd' if isinstance(value, int) else '#.4g' if name.endswith('loss') else '.4f'
+        part = f'{prefix}{name} {value:{digits}}'
+        another = not lines or (name.startswith('ema_') and 'ema_' not in lines[-1])
+        if not another and len(lines[-1]) + 2 + len(part) <= _COLUMNS:
+            lines[-1] += f'  {part}'
+        else:
+            lines.append(head + part)
+    return lines
+
+
+def _training(row: Mapping[str, float]) -> list[str]:
+    """What a row says of training, what matters most first."""
+    found = ((text, row.get(f'train/{name}'), usual) for name, (text, usual) in _SHOWN.items())
+    return [text.format(value) for text, value, usual in found if value is not None and value != usual]
+
+
+def _filled(head: str, parts: Iterable[str], end: str = '') -> str:
+    """One line: `head`, as many of the parts as there is room for, `end`."""
+    for part in parts:
+        if len(head) + 2 + len(part) + len(end) <= _COLUMNS:
+            head += f'  {part}'
+    return head + end
+
+
+def _clock(seconds: float) -> str:
+    """3:25:45, or with days 1 d 3 h: the fewer columns, the more there is to go."""
+    time_left = timedelta(seconds=round(seconds))
+    return f'{time_left.days} d {time_left.seconds // 3600} h' if time_left.days else str(time_left)

@@ -68,11 +68,11 @@ class Results:
     def _epoch(self, step: int) -> float:
         return round(step * self._about['epochs'] / self._about['steps'], 3)
 
-    def __str__(self) -> str:
-        """In a line."""
+    def lines(self) -> list[str]:
+        """For a person to read: of the weights, and of the averaged ones where there are any."""
         told = [f'{name} {_shown(self.last[name])}, best {_shown(best.get(name))} at step {best.get("step")}'
                 for name, best in ((self.score, self.best), (f'ema_{self.score}', self.best_ema)) if name in self.last]
-        return '; '.join(told) or 'no evaluation'
+        return told or ['no evaluation']
 
 
 def _finite(value):

@@ -10,11 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from imagenet_jax.errors import UserError, replacing, writing
 from imagenet_jax.metrics import board
 
 log = logging.getLogger(__name__)
+
+# What TensorBoard shows in a group of its own: what a row of training has beside what is learnt.
+_OF_THE_RUN = {f'train/{name}': f'run/{name}'
+               for name in ('epoch', 'learning_rate', 'loss_scale', 'bad_steps', 'bad_samples')} | {
+                   'eval/bad_samples': 'run/eval_bad_samples'}
 
 
 class MetricWriter:
@@ -24,6 +30,7 @@ class MetricWriter:
       workdir: the run's folder.
       resume_step: the step that this start resumes from, or None for a new run. Rows past it are dropped, since their
         steps come again; of TensorBoard's too.
+      score: the number of an evaluation whose best TensorBoard shows of the run.
 
     Attributes:
       workdir: the run's folder.
@@ -35,7 +42,8 @@ class MetricWriter:
       UserError: here and when anything is written: it cannot be.
     """
 
-    def __init__(self, workdir: Path, resume_step: int | None):
+    def __init__(self, workdir: Path, resume_step: int | None, score: str = 'top1'):
+        self._best_tag = f'best/{score}'
         self.workdir, self._path = Path(workdir), Path(workdir) / 'metrics.jsonl'
         self._next = 0 if resume_step is None else resume_step + 1
         self.rows = [] if resume_step is None else _kept_rows(self._path, resume_step)
@@ -51,26 +59,41 @@ class MetricWriter:
         """Of wall time until now, in all starts."""
         return time.monotonic() - self._began
 
-    def write(self, step: int, row: Mapping[str, float]) -> None:
-        """One row of scalars; a value that is not finite becomes null."""
+    def write(self, step: int, row: Mapping[str, float], best: float | None = None) -> None:
+        """One row of scalars, in which a value that is not finite becomes null; and for TensorBoard the best score."""
         with writing(self._path):
             self._file.write(_line({'step': step, 'seconds': round(self.seconds, 1), **row}))
             self._file.flush()
         if self._board:
-            self._board.write_scalars(step, {name: value for name, value in row.items() if value is not None})
+            shown = {_OF_THE_RUN.get(name, name): value for name, value in row.items() if value is not None}
+            self._board.write_scalars(step, shown | ({} if best is None else {self._best_tag: best}))
 
-    def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture, uint8 (H, W, 3), for TensorBoard."""
+    def write_image(self, step: int, name: str, image: np.ndarray, file: str = '') -> None:
+        """A picture, uint8 (H, W, 3), for TensorBoard; where a file is named, also there in the run's folder."""
         if self._board:
             self._board.write_images(step, {name: image[None]})
+        if file:
+            path = self.workdir / file
+            with replacing(path) as partial:
+                Image.fromarray(image).save(partial, path.suffix[1:])
 
     def write_config(self, flat: Mapping[str, object]) -> None:
-        """The config as a table of text and as hyperparameters, for TensorBoard."""
+        """For TensorBoard: the config as a table of text, and as hyperparameters of a trial that has the folder's name
+        and the best score for its result."""
         if self._board:
             table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
             self._board.write_texts(self._next, {'config': table, 'message': str(flat['message'])})
-            self._board.write_hparams({k: v if isinstance(v, (bool, int, float, str)) else str(v)
-                                       for k, v in flat.items()})
+            self._write_trial({k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()
+                               if k != 'run.class_names'})  # a column of a table
+
+    def _write_trial(self, options: Mapping[str, bool | int | float | str]) -> None:
+        """Not clu's write_hparams: that names a trial by a hash, and any number of a run as its result."""
+        from tensorboard.plugins.hparams import api  # with the board, and as late
+        metric = api.Metric(self._best_tag, display_name=f'best {self._score}')
+        for summary in (api.hparams_config_pb([api.HParam(name) for name in options], [metric]),
+                        api.hparams_pb(options, trial_id=str(self.workdir))):
+            value, = summary.value
+            self._board.write_summaries(self._next, {value.tag: np.float32(0)}, {value.tag: value.metadata})
 
     def close(self) -> None:
         """Flushes what TensorBoard has not seen."""

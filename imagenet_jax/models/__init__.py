@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from imagenet_jax import options
+from imagenet_jax.errors import UserError
 from imagenet_jax.models import (
     alexnet,
     ghostnet,
@@ -46,7 +47,11 @@ def names() -> list[str]:
 
 def from_section(section: Mapping[str, Any]) -> Network:
     """Makes the model that config.model describes: its `name`, and its options as `create` takes them."""
-    return options.create(_REGISTRY, section, 'config.model')
+    try:
+        return options.create(_REGISTRY, section, 'config.model')
+    except UserError as error:
+        # A model's own refusals are of `create`, where there is no config.
+        raise UserError(f'config.{error}' if str(error).startswith('model.') else str(error)) from error
 
 
 def create(name: str, **given) -> Network:

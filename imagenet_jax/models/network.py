@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from imagenet_jax import runtime
 from imagenet_jax.errors import UserError
 from imagenet_jax.models.layers import ACTIVATING_NORMS, FLOAT32, PROGRESS, Layers, floating
+from imagenet_jax.options import refuse_above
 
 
 class Network(nn.Module):
@@ -47,6 +48,7 @@ class Network(nn.Module):
                                         for option in ('dtype', 'param_dtype'))
         if self.num_classes < 0:
             raise UserError(f'model.num_classes={self.num_classes} must not be negative')
+        refuse_above(self, 'model', num_classes=10**6)
         refuse_outside_unit('dropout', self.dropout)
         if self.dtype.itemsize == 2:
             runtime.guard_half_precision()
@@ -112,9 +114,9 @@ def refuse_outside_unit(option: str, value: float) -> None:
 
 
 def refuse_no_width(option: str, value: float) -> None:
-    """Raises UserError unless the value is above 0."""
-    if not value > 0:
-        raise UserError(f'model.{option}={value} must be above 0')
+    """Raises UserError unless 0 < value <= 100."""
+    if not 0 < value <= 100:
+        raise UserError(f'model.{option}={value} must be above 0 and at most 100')
 
 
 def refuse_beside_lip(**given: bool) -> None:

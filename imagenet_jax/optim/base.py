@@ -49,7 +49,7 @@ class Optimizer(abc.ABC):
     def __post_init__(self):
         self._require(lambda value: 0 <= value <= LARGEST, f'be in 0..{LARGEST}', 'weight_decay', 'clip_norm',
                       'clip_adaptive')
-        for pair in self.rate_factors:
+        for pair in self.rate_factors if isinstance(self.rate_factors, (tuple, list)) else (self.rate_factors,):
             _check_factor(pair)
 
     def _require(self, holds: Callable[[float], bool], words: str, *names: str) -> None:

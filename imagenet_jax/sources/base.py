@@ -61,8 +61,12 @@ class Source(abc.ABC):
 
     def classes_of(self, index: int) -> np.ndarray:
         """Numbers of the classes that an image has."""
-        label = self.labels[index]
-        return np.flatnonzero(label == 1) if self.multi_label else np.array([label])
+        return self.classes_in(self.labels[index])
+
+    @staticmethod
+    def classes_in(label: np.ndarray) -> np.ndarray:
+        """The same of one image's label."""
+        return np.flatnonzero(label == 1) if np.ndim(label) else np.array([label])
 
     def renumbered(self, places: np.ndarray, class_names: tuple[str, ...], num_classes: int) -> 'Source':
         """The same images, class i now places[i] of num_classes; of several labels, those nobody took are NaN."""

@@ -20,8 +20,8 @@ class Synthetic(Source):
     draws = True
 
     def __init__(self, path: str, split: str, num_classes: int, size: int, num_examples: int = 0):
-        if num_examples < 0:
-            raise UserError(f'data.num_examples must not be negative, is {num_examples}')
+        if not 0 <= num_examples <= 10**8:
+            raise UserError(f'config.data.num_examples={num_examples} must be in 0..{10**8}')
         self.num_classes, self.size = num_classes, size
         count = num_examples or (1_281_167 if split == 'train' else 50_000)
         self.labels = np.random.default_rng(0).integers(num_classes, size=count, dtype=np.int32)

@@ -94,9 +94,20 @@ def test_off_in_the_last_epochs():
     ({'name': 'random', 'area': (0.4, 0.2)}, r'config\.erase\.area=\(0\.4, 0\.2\) must be'),
     ({'name': 'random', 'area': (0.0, 0.2)}, r'config\.erase\.area=\(0\.0, 0\.2\) must be'),
     ({'name': 'random', 'aspect': (0.0, 2.0)}, r'config\.erase\.aspect=\(0\.0, 2\.0\) must be'),
+    ({'name': 'random', 'area': (1.0, 1.0)}, r'config\.erase\.area=\(1\.0, 1\.0\) with .* no such box fits'),
+    ({'name': 'random', 'area': (0.5, 0.5), 'aspect': (2.0, 3.0)}, r'config\.erase\.aspect=.*: no such box fits'),
     ({'name': 'random', 'fill': 'nose'}, "'nose'; did you mean noise"),
     ({'name': 'random', 'off_epochs': -1.0}, r'config\.erase\.off_epochs=-1\.0 must not be negative'),
     ({'name': 'random', 'off_epochs': 9.0}, r'config\.erase\.off_epochs=9\.0 is 90 steps, and the run has only 90')])
 def test_refused(section, message):
     with pytest.raises(UserError, match=message):
         create(ERASERS, section, 'config.erase', steps=90, steps_per_epoch=10.0)
+
+
+@pytest.mark.parametrize(('eraser', 'message'), [
+    (Cutout(side=32), r'config\.erase\.side=32 must be below the side of an image, 32'),
+    (RandomErasing(area=(1e-9, 1e-4)), r'config\.erase\.area=\(1e-09, 0\.0001\) must be at least a pixel of 32 x 32')])
+def test_what_erases_all_or_nothing_of_such_images(eraser, message):
+    with pytest.raises(UserError, match=message):
+        eraser.check(32)
+    eraser.check(128)

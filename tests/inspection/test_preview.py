@@ -57,7 +57,7 @@ def test_long_captions_keep_both_ends():
         def text(self, place, text, color, font):
             written.append((text, font.getlength(text)))
     for text in ('short', 'n01440764/' + 'x' * 90 + '_10026.JPEG', 'ab'):
-        preview._write(Draw(), (0, 0), text, preview._font(11), 'black', 200 if len(text) != 2 else 1)
+        preview.write(Draw(), (0, 0), text, preview.font(11), 'black', 200 if len(text) != 2 else 1)
     assert written[0][0] == 'short' and written[1][1] <= 200
     assert written[1][0].startswith('n01440764/') and written[1][0].endswith('_10026.JPEG') and '…' in written[1][0]
 

@@ -6,21 +6,26 @@ import pytest
 from imagenet_jax.metrics.pictures import confusion_image, image_grid
 
 
-def test_a_grid_has_its_images_in_rows():
-    images = np.arange(5, dtype=np.uint8)[:, None, None, None] + np.full((5, 64, 80, 3), 10, np.uint8)
-    grid = image_grid(images)
-    assert grid.shape == (2 * 64, 3 * 80, 3) and grid.dtype == np.uint8
-    assert grid[::64, ::80, 0].tolist() == [[10, 11, 12], [13, 14, 0]]  # the rest is black
-    np.testing.assert_array_equal(grid[64:, 80:160], images[4])
-    np.testing.assert_array_equal(image_grid(np.stack([images, 255 - images], 1)), grid)  # of two views the first
+def test_a_grid_has_its_images_in_rows_with_gaps_and_a_line_under_each():
+    images = np.arange(5, dtype=np.uint8)[:, None, None, None] + np.full((5, 96, 96, 3), 10, np.uint8)
+    grid = image_grid(images, list('abcde'))
+    assert grid.shape == (8 + 2 * (96 + 15 + 8), 8 + 3 * (96 + 8), 3) and grid.dtype == np.uint8
+    white = 255
+    assert grid[8::119, 8::104, 0][:2].tolist() == [[10, 11, 12], [13, 14, white]]
+    np.testing.assert_array_equal(grid[127:223, 112:208], images[4])
+    assert (grid[:8] == white).all() and (grid[8:104, 104:112] == white).all()
+    titles = [grid[104:119, 8 + 104 * i:104 + 104 * i] for i in range(3)]
+    assert all((title < 100).any() for title in titles) and not np.array_equal(titles[0], titles[1])
+    np.testing.assert_array_equal(image_grid(np.stack([images, 255 - images], 1), list('abcde')), grid)  # of two views
+    assert image_grid(images, ['a\nb'] * 5).shape[0] == len(grid) + 2 * 15
 
 
-@pytest.mark.parametrize(('side', 'zoom'), [(8, 8), (32, 2), (33, 1), (224, 1)])
+@pytest.mark.parametrize(('side', 'zoom'), [(8, 12), (32, 3), (60, 1), (224, 1)])
 def test_small_images_are_enlarged(side, zoom):
     image = np.random.default_rng(0).integers(256, size=(1, side, side, 3), dtype=np.uint8)
-    grid = image_grid(image)
-    assert grid.shape == (zoom * side, zoom * side, 3)
-    np.testing.assert_array_equal(grid[::zoom, ::zoom], image[0])
+    grid = image_grid(image, ['a name that is much too long for so small an image ' * 9])
+    assert grid.shape == (zoom * side + 31, zoom * side + 16, 3)
+    np.testing.assert_array_equal(grid[8:8 + zoom * side:zoom, 8:-8:zoom], image[0])
 
 
 @pytest.mark.parametrize('names', [(), ('ant', 'bee'), tuple(map(str, range(50)))])

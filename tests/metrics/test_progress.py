@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from imagenet_jax.metrics import progress
-from imagenet_jax.metrics.progress import Meter, Progress
+from imagenet_jax.metrics.progress import Meter, Progress, evaluation_lines
 
 
 def metrics(loss=1.0, bad=0, bad_steps=0):
@@ -70,7 +70,51 @@ def test_lines_where_there_is_no_terminal(capsys, monkeypatch):
     shown.show(15, {'train/loss': 0.123456, 'eval/top1': 0.5, 'train/epoch': 1, 'resume/step': None})
     shown.close()
     out, err = capsys.readouterr()
-    assert out == 'step 15/20  loss 0.12346  eval/top1 0.5  0:00:30 left\n' and err == ''
+    assert out == ('step 15/20  loss 0.1235  epoch 1.0  0:00:30 left\n'
+                   'step 15  eval/top1 0.5000\n') and err == ''
+
+
+LONG = {'train/loss': 1.23456, 'train/accuracy': 0.71234, 'train/grad_norm': 1.5, 'train/learning_rate': 1.2345e-5,
+        'train/loss_scale': 1.0, 'train/bad_steps': 0.0, 'train/images_per_s': 12345.6, 'train/epoch': 89.93,
+        'train/bad_samples': 0, 'eval/top1': 0.77123, 'eval/top5': 0.93456, 'eval/loss': 0.9, 'eval/bad_samples': 0,
+        'eval/ema_top1': 0.77345, 'eval/ema_top5': 1.0, 'eval/ema_loss': math.nan}
+
+
+@pytest.mark.parametrize(('changes', 'line'), [
+    ({}, 'step 450000/450360  loss 1.235  acc 0.7123  12346 img/s  0:00:00 left'),
+    ({'train/bad_steps': 12.0, 'train/bad_samples': 3},  # what is wrong goes before speed and rate
+     'step 450000/450360  loss 1.235  acc 0.7123  bad_steps 12  0:00:00 left'),
+    ({'train/loss': math.nan, 'train/accuracy': None, 'train/loss_scale': 512.0, 'train/images_per_s': None},
+     'step 450000/450360  loss nan  lr 1.23e-05  loss_scale 512  0:00:00 left')])
+def test_a_row_fits_80_columns(changes, line, capsys, monkeypatch):
+    """And what is as it should be is left out, of training; all of an evaluation is there."""
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: 0.0)
+    shown = Progress(0, 450360, active=True)
+    shown.show(450000, LONG | changes)
+    shown.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [line, 'step 450000  eval/top1 0.7712  eval/top5 0.9346  eval/loss 0.9000',
+                     'step 450000  eval/ema_top1 0.7734  eval/ema_top5 1.0000  eval/ema_loss nan']
+    assert max(map(len, lines)) <= 80
+
+
+def test_lines_of_an_evaluation():
+    assert evaluation_lines({'train/loss': 1.0}, 'done: ') == []
+    row = {'eval/mean_average_precision': 0.51, 'eval/bad_samples': 2, 'eval/ema_mean_average_precision': 0.5}
+    assert evaluation_lines(row, 'done: ') == ['done: mean_average_precision 0.5100  bad_samples 2',
+                                               'done: ema_mean_average_precision 0.5000']
+    long = evaluation_lines({f'eval/score_number_{i}': 0.5 for i in range(10)}, 'step 1  ', 'eval/')
+    assert len(long) == 5 and max(map(len, long)) <= 80 and ' '.join(long).count('score_number') == 10
+
+
+@pytest.mark.parametrize(('seconds', 'left'), [(5, '0:00:05'), (12345, '3:25:45'), (86399, '23:59:59'),
+                                               (100_000, '1 d 3 h')])
+def test_time_left_takes_few_columns(seconds, left, capsys, monkeypatch):
+    times = iter([0, seconds])
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(times, seconds))
+    shown = Progress(0, 2, active=True)
+    shown.show(1, {})
+    assert capsys.readouterr().out == f'step 1/2  {left} left\n'
 
 
 def test_other_processes_show_nothing(capsys):
@@ -93,8 +137,8 @@ def test_a_bar_on_a_terminal(monkeypatch):
     shown = Progress(0, 20, active=True)
     shown.advance()
     shown.show(1, {'train/loss': 1.25, 'train/images_per_s': 1000.0})
-    assert 'loss 1.25, 1000 images/s' in terminal.getvalue() and 'step 1 ' not in terminal.getvalue()
+    assert 'loss 1.250, 1000 img/s' in terminal.getvalue() and 'step 1 ' not in terminal.getvalue()
     shown.show(2, {'eval/top1': 0.5})  # a row of evaluation stays above the bar, which keeps its last loss
     shown.close()
-    assert 'step 2  eval/top1 0.5\n' in terminal.getvalue()
-    assert 'loss 1.25' in terminal.getvalue().rpartition('step 2')[2]
+    assert 'step 2  eval/top1 0.5000\n' in terminal.getvalue()
+    assert 'loss 1.250' in terminal.getvalue().rpartition('step 2')[2]

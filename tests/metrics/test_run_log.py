@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.plugins.hparams import metadata
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import run_log
@@ -149,12 +151,50 @@ def test_a_log_that_cannot_be_read_or_written_is_one_error(tmp_path, board, monk
 def test_pictures_and_the_config_are_for_the_board(tmp_path, board):
     writer, image = MetricWriter(tmp_path, None), np.zeros((2, 3, 3), np.uint8)
     writer.write_image(7, 'eval/confusion', image)
-    writer.write_config({'seed': 0, 'message': 'why', 'mean': (0.5, 0.5)})
+    writer.write_config({'seed': 0, 'message': 'why', 'mean': (0.5, 0.5), 'run.class_names': ['ant'] * 1000})
     writer.close()
-    (_, step, images), (_, _, texts), (_, values), _ = board.written
+    (_, step, images), (_, _, texts), (_, _, _, experiment), (_, _, _, trial), _ = board.written
     assert step == 7 and images['eval/confusion'].shape == (1, 2, 3, 3)
     assert '| seed | 0 |' in texts['config'] and texts['message'] == 'why'
-    assert values == {'seed': 0, 'message': 'why', 'mean': '(0.5, 0.5)'}
+    (tag, kept), = trial.items()
+    assert tag == metadata.SESSION_START_INFO_TAG
+    trial = metadata.parse_session_start_info_plugin_data(kept.plugin_data.content)
+    assert trial.group_name == str(tmp_path)
+    assert {name: getattr(value, value.WhichOneof('kind')) for name, value in trial.hparams.items()} == {
+        'seed': 0, 'message': 'why', 'mean': '(0.5, 0.5)'}
+    (tag, kept), = experiment.items()
+    assert tag == metadata.EXPERIMENT_TAG
+    experiment = metadata.parse_experiment_plugin_data(kept.plugin_data.content)
+    assert [info.name for info in experiment.hparam_infos] == ['seed', 'message', 'mean']
+    assert [info.name.tag for info in experiment.metric_infos] == ['best/top1']
+
+
+def test_a_picture_may_lie_in_the_folder_too(tmp_path, board):
+    writer, image = MetricWriter(tmp_path, None), np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+    for step in (1, 2):
+        writer.write_image(step, 'eval/misclassified', image * step, 'wrong.png')
+    writer.close()
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'wrong.png')), image * 2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['metrics.jsonl', 'wrong.png']
+
+
+def test_the_board_has_a_group_for_the_run_and_the_best_so_far(tmp_path, board):
+    """metrics.jsonl keeps its names, which others read."""
+    row = {f'train/{name}': 1.0 for name in ('loss', 'accuracy', 'grad_norm', 'images_per_s', 'learning_rate',
+                                             'loss_scale', 'bad_steps', 'bad_samples', 'epoch')}
+    writer = MetricWriter(tmp_path, None)
+    writer.write(1, row | {'eval/top1': 0.5, 'eval/bad_samples': 0})
+    writer.write(2, row)
+    for step, top1 in ((3, 0.25), (4, float('nan'))):
+        writer.write(step, {'eval/top1': top1})
+    writer.close()
+    MetricWriter(tmp_path, 4).write(5, {'eval/top1': 0.375})
+    assert set(lines(tmp_path)[0]) == {'step', 'seconds', *row, 'eval/top1', 'eval/bad_samples'}
+    shown = [written[2] for written in board.written if written[0] == 'write_scalars']
+    assert set(shown[0]) == {
+        'train/loss', 'train/accuracy', 'train/grad_norm', 'train/images_per_s', 'run/learning_rate', 'run/loss_scale',
+        'run/bad_steps', 'run/bad_samples', 'run/epoch', 'run/eval_bad_samples', 'eval/top1', 'best/top1'}
+    assert [row.get('best/top1') for row in shown] == [0.5, None, 0.5, 0.5, 0.5]
 
 
 class Raising:
