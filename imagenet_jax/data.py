@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from imagenet_jax import sources
 from imagenet_jax.errors import UserError
 from imagenet_jax.input_pipeline import BadSamples
+from imagenet_jax.sources.holdout import check_fraction
 from imagenet_jax.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def read(*, format: str, path: str = '', train_split: str = 'train', eval_split:
          processes: int = 0, threads: int = 0, on_error: str = 'skip', max_bad_fraction: float = 0.1,
          **options) -> Data:
     """Reads the section; to be called by `options.apply`. Raises UserError."""
+    check_fraction(holdout)
     return Data(format=format, path=path, train_split=train_split, eval_split=eval_split, holdout=holdout,
                 workers=Workers(processes, threads), on_error=on_error, max_bad_fraction=max_bad_fraction,
                 options=options)

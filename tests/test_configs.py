@@ -118,7 +118,7 @@ def test_recipe_learns_on_a_laptop(recipe, model, least, tmp_path):
     """As it says, but for a smaller model, and fewer epochs of many."""
     options = [*laptop_options(recipe), f'--config.model.name={model}', '--config.model.num_classes=10',
                '--config.eval_batch_size=120', *(['--config.epochs=5'] if recipe == 'digits' else [])]
-    assert train_and_evaluate(make(recipe, options), tmp_path)['eval/top1'] >= least
+    assert train_and_evaluate(make(recipe, options), tmp_path).last['top1'] >= least
 
 
 @pytest.mark.parametrize('pair', PAIRS)

@@ -140,7 +140,7 @@ TAKEN = {
         'first_size': NONE, 'ramp_epochs': ((0.0, 0.0),),  # the first epoch alone
         **dict.fromkeys(('rotation', 'color_jitter', 'hue', 'jitter_probability', 'lighting', 'grey', 'blur',
                          'solarize'), ANY)},
-    'config.data': {'processes': OFF, 'threads': OFF, 'max_bad_fraction': ANY, 'num_examples': OFF},
+    'config.data': {'holdout': ANY, 'processes': OFF, 'threads': OFF, 'max_bad_fraction': ANY, 'num_examples': OFF},
     'config.distributed': {'count': (2**31 - 1,), 'rank': NONE},
     'config.distill': {'temperature': PART, 'weight': PART},
     'config.model': {'num_classes': OFF, 'dropout': ANY, 'drop_path': ANY, 'drop_block': ANY, 'deformable': OFF,

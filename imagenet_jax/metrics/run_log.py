@@ -43,7 +43,7 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, resume_step: int | None, score: str = 'top1'):
-        self._best_tag = f'best/{score}'
+        self._score, self._best_tag = score, f'best/{score}'
         self.workdir, self._path = Path(workdir), Path(workdir) / 'metrics.jsonl'
         self._next = 0 if resume_step is None else resume_step + 1
         self.rows = [] if resume_step is None else _kept_rows(self._path, resume_step)

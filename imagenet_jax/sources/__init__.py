@@ -14,7 +14,7 @@ from imagenet_jax.sources.cifar import Cifar
 from imagenet_jax.sources.digits import Digits
 from imagenet_jax.sources.flat import Flat
 from imagenet_jax.sources.folder import Folder
-from imagenet_jax.sources.holdout import hold_out
+from imagenet_jax.sources.holdout import check_fraction, hold_out
 from imagenet_jax.sources.ilsvrc2012 import Ilsvrc2012
 from imagenet_jax.sources.image_list import ImageList
 from imagenet_jax.sources.lmdb import Lmdb
@@ -65,8 +65,7 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
       UserError: an unknown format; a path, split or class that is missing or cannot be read; an empty split; labels
         outside 0..num_classes-1; files of two formats; a `holdout` beside a split to evaluate on.
     """
-    if not 0 <= option_lib.checked('config.data.holdout', holdout, float) < 1:
-        raise UserError(f'config.data.holdout={holdout} must be a fraction from 0 to below 1')
+    check_fraction(option_lib.checked('config.data.holdout', holdout, float))
     if holdout and split in (train_split, eval_split):
         with _reading(path):
             whole = _undivided(format, path, train_split, eval_split)

@@ -36,6 +36,12 @@ class Part(Source):
         return self._whole.key(int(self._indices[index]))
 
 
+def check_fraction(held: float) -> None:
+    """Raises UserError where so much cannot be held out."""
+    if not 0 <= held < 1:
+        raise UserError(f'config.data.holdout={held} must be a fraction from 0 to below 1')
+
+
 def hold_out(whole: Source, fraction: float, held: bool) -> Part:
     """The part that is held out, or the rest.
 
