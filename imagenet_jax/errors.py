@@ -32,6 +32,13 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [''])[0][:300]
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy, XLA or a device's allocator says so; of XLA's errors the text alone tells."""
+    said = str(error).lower() if isinstance(error, RuntimeError) else ''
+    return isinstance(error, MemoryError) or any(words in said for words in (
+        'resource_exhausted', 'out of memory', 'out_of_memory', 'bad_alloc', 'failed to allocate'))
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """While entered, an OSError means that `path` cannot be written; its folder is made."""

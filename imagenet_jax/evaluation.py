@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imagenet_jax import input_pipeline
+from imagenet_jax import input_pipeline, memory
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.sources import Source
 from imagenet_jax.task import Result, Task
@@ -98,6 +98,7 @@ class Evaluator:
       batch_size: on all devices together; changes no result.
       workers: who decodes.
       bad_samples: makes what counts the unreadable ones of one pass.
+      remedy: what to do where it takes too much memory.
       batches: of the split that are looked at; None: all.
       mesh: the devices.
     """
@@ -110,11 +111,13 @@ class Evaluator:
     workers: Workers
     bad_samples: Callable[[], input_pipeline.BadSamples]
     mesh: Mesh
+    remedy: str
     batches: int | None = None
 
     @functools.cached_property
     def _step(self) -> Callable:
-        return make_eval_step(self.model, self.normalize, self.task, self.mesh)
+        step = make_eval_step(self.model, self.normalize, self.task, self.mesh)
+        return memory.guarded(step, 'a step of evaluation', self.remedy)
 
     def __len__(self) -> int:
         """Batches of a pass."""
@@ -124,6 +127,7 @@ class Evaluator:
         """One pass; `shown` is given the batches as they come, such as a progress bar."""
         batches = input_pipeline.eval_batches(self.source, self.view, self.batch_size, self.workers)
         count = min(len(self) * self.batch_size, len(self.source))
-        with contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs:
+        with (memory.explained('evaluation', self.remedy),
+              contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs):
             return measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count,
                            self.bad_samples().check)

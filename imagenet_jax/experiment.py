@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from imagenet_jax import data, distill, finetune, input_pipeline, models, record, runtime, step, weights
+from imagenet_jax import data, distill, finetune, input_pipeline, memory, models, record, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
@@ -182,7 +182,8 @@ class Experiment:
         self._evaluate = Evaluator(
             model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
-            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None)
+            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None,
+            remedy=f'lower config.eval_batch_size, now {options.eval_batch_size}')
 
     def _check_batches(self):
         options, devices = self.options, jax.device_count()
@@ -244,6 +245,18 @@ class Experiment:
     def abstract_state(self) -> TrainState:
         """Shapes, dtypes and sharding of a state of this run."""
         return self.train_step.abstract(self._augment.size)
+
+    @property
+    def memory_remedy(self) -> str:
+        """What to change where training takes too much memory."""
+        remat = 'set config.model.remat=True (not on a CPU), ' if getattr(self.model, 'remat', None) is False else ''
+        return (f'raise config.accumulation, now {self.options.accumulation}, {remat}or lower config.batch_size, now '
+                f'{self.options.batch_size}')
+
+    def check_memory(self, state: TrainState, batch: dict) -> None:
+        """Compiles the train step for such a batch. Raises UserError where it needs more memory than there is."""
+        program = self.train_step.compiled.lower(state, batch, *self.train_step.teachers).compile()
+        memory.check(program, 'the train step', self.memory_remedy)
 
     def train_batches(self, start: int) -> Iterator[tuple[dict, dict]]:
         """(host batch, device batch) from step `start` on."""

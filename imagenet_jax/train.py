@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from imagenet_jax import record, runtime
+from imagenet_jax import memory, record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
@@ -47,10 +47,11 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
             record.check_resumable(workdir, entry)
             checkpoints = Checkpoints(workdir)
             stack.callback(checkpoints.close)
-            restored = checkpoints.restore(experiment.abstract_state())
-            state = restored or experiment.initial_state()
-            writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
-            row = _loop(experiment, state, checkpoints, writer, stop, stack)
+            with memory.explained('training', experiment.memory_remedy):
+                restored = checkpoints.restore(experiment.abstract_state())
+                state = restored or experiment.initial_state()
+                writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
+                row = _loop(experiment, state, checkpoints, writer, stop, stack)
         if writer and not config.dry_run:  # now that every save is whole
             record.finish(workdir, entry)
     return row
@@ -85,12 +86,10 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
         host_batch, batch = next(batches)
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
-        if at == start + 1:
-            _describe_start(experiment, state, batch, writer, at - 1)
-        elif compiles:
-            meter.pause()
-            log.info('from step %d on images have %d pixels a side; compiling the train step for them', at, shape[-2])
         began = time.perf_counter()
+        if compiles:
+            meter.pause()
+            _compile(experiment, state, batch, writer, at, first=at == start + 1)
         state, metrics = experiment.train_step(state, batch)
         meter.add(metrics)
         progress.advance()
@@ -128,17 +127,25 @@ def _tell(at: int, row: dict, writer, progress) -> None:
         progress.show(at, row)
 
 
-def _describe_start(experiment, state, batch, writer, at) -> None:
-    """Logs the parameters, shows the first images, and says what takes so long."""
-    if writer is None:
-        return
+def _compile(experiment, state, batch, writer, at, first: bool) -> None:
+    """Compiles the step and checks its need of memory; says so, and shows the first images."""
+    if not first:
+        log.info('from step %d on images have %d pixels a side; compiling the train step for them', at,
+                 batch['image'].shape[-2])
+    elif writer:
+        _describe_start(experiment, state)
+    experiment.check_memory(state, batch)
+    if first and writer:
+        writer.write_image(at - 1, 'train/images', image_grid(np.asarray(batch['image'].addressable_data(0)[:16])))
+
+
+def _describe_start(experiment, state) -> None:
+    """Logs the parameters, and says what takes so long."""
     try:
         from clu import parameter_overview
         log.info('parameters:\n%s', parameter_overview.get_parameter_overview(state.params, include_stats=False))
     except Exception as error:  # as of the run log
         log.warning('no parameter overview: %s: %s', type(error).__name__, first_line(error))
-    images = np.asarray(batch['image'].addressable_data(0)[:16])
-    writer.write_image(at, 'train/images', image_grid(images))
     log.info('%d steps of %d images on %d x %s; compiling the train step, which may take minutes the first time',
              experiment.steps, experiment.options.batch_size, jax.device_count(), jax.devices()[0].device_kind)
 

@@ -51,24 +51,30 @@ def cores(groups: Path = Path('/sys/fs/cgroup')) -> int:
 
 def _quotas(groups: Path) -> Iterator[float]:
     """In CPUs, of this process's control groups and of those that they lie in."""
+    for group, version in control_groups('cpu', groups):
+        try:
+            if version == 1:
+                quota, period = ((group / f'cpu.cfs_{name}_us').read_text() for name in ('quota', 'period'))
+            else:
+                quota, period = (group / 'cpu.max').read_text().split()
+            if quota.strip() not in ('max', '-1'):
+                yield int(quota) / int(period)
+        except (OSError, ValueError):
+            pass  # the root has no quota, and a container does not see what lies above it
+
+
+def control_groups(controller: str, groups: Path) -> Iterator[tuple[Path, int]]:
+    """(folder, version 1 or 2) of this process's groups for a controller, such as cpu, and of those they lie in."""
     try:
         lines = _GROUPS_OF_THIS.read_text().splitlines()
     except OSError:
         return
     for _, controllers, path in (line.split(':', 2) for line in lines):
-        if controllers and 'cpu' not in controllers.split(','):
+        if controllers and controller not in controllers.split(','):
             continue
         root = groups / controllers if controllers else groups
         for group in (root / path.lstrip('/'), *(root / path.lstrip('/')).parents):
-            try:
-                if controllers:
-                    quota, period = ((group / f'cpu.cfs_{name}_us').read_text() for name in ('quota', 'period'))
-                else:
-                    quota, period = (group / 'cpu.max').read_text().split()
-                if quota.strip() not in ('max', '-1'):
-                    yield int(quota) / int(period)
-            except (OSError, ValueError):
-                pass  # the root has no quota, and a container does not see what lies above it
+            yield group, 1 if controllers else 2
             if group == root:
                 break
 
@@ -235,6 +241,8 @@ def _answer(work: Callable, question) -> tuple:
         return work(question), None
     except (UserError, OSError) as error:
         return None, error
+    except MemoryError as error:  # numpy's own takes other arguments than it shows
+        return None, MemoryError(str(error))
     except Exception:  # it may not pickle
         return None, RuntimeError(f'in a worker process:\n{traceback.format_exc()}')
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from imagenet_jax.errors import Stopped, UserError
+from imagenet_jax.errors import Stopped, UserError, first_line, ran_out_of_memory
 
 
 def run(name: str) -> NoReturn:
@@ -44,6 +44,11 @@ def exit_code(command: Callable[[], int | None]) -> int | str | None:
         code = stopped.exit_code
     except KeyboardInterrupt:
         code = 130
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        code = (f'error: out of memory: {first_line(error)}; smaller images or batches, fewer --workers or, where an '
+                'accelerator is busy, JAX_PLATFORMS=cpu take less')
     finally:
         sys.stdout.flush()
     return code
