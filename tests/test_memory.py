@@ -49,8 +49,8 @@ def test_of_an_accelerator_all_memory_counts(monkeypatch):
                                alias_size_in_bytes=5e9)
         return SimpleNamespace(memory_analysis=lambda: plan)
     memory.check(program(29e9), 'the step', 'less')
-    with pytest.raises(UserError, match='the step needs 41.00 GB, of which 10.00 GB are its arguments, and the device '
-                                        'NVIDIA A100 has 40.00 GB; less'):
+    with pytest.raises(UserError, match=r'the step needs 41\.00 GB, of which 10\.00 GB are its arguments, and the device '
+                                        r'NVIDIA A100 has 40\.00 GB; less'):
         memory.check(program(30e9), 'the step', 'less')
     device.memory_stats = lambda: None
     memory.check(program(30e9), 'the step', 'less')
@@ -69,9 +69,9 @@ SAID = {
 @pytest.mark.parametrize('said', SAID)
 def test_what_is_said_at_length_is_one_line(said, free):
     free(int(3e9))
-    with pytest.raises(UserError, match='^out of memory in training: .*this machine has 3.00 GB left; smaller') as error:
-        with memory.explained('training', 'smaller'):
-            raise jax.errors.JaxRuntimeError(said)
+    line = '^out of memory in training: .*this machine has 3.00 GB left; smaller'
+    with pytest.raises(UserError, match=line) as error, memory.explained('training', 'smaller'):
+        raise jax.errors.JaxRuntimeError(said)
     assert SAID[said] in str(error.value) and '\n' not in str(error.value)
 
 
@@ -105,7 +105,7 @@ def test_the_least_limit_counts(version, tmp_path, monkeypatch):
     limit, usage, cached = {1: ('limit_in_bytes', 'usage_in_bytes', 'total_inactive_file'),
                             2: ('max', 'current', 'inactive_file')}[version]
     (group / f'memory.{limit}').write_text('700000\n')
-    (group / f'memory.{usage}').write_text('200000\n')
+    (group / f'memory.{usage}').write_text('400000\n')
     (group / 'memory.stat').write_text(f'anon 5\n{cached} 50000\n')
     assert memory.free_memory(tmp_path) == 350000
     monkeypatch.setattr(resource, 'getrlimit', lambda _: (20 * resource.getpagesize(), -1))
@@ -118,7 +118,8 @@ def test_the_least_limit_counts(version, tmp_path, monkeypatch):
                                       'config.batch_size, now 90000')),
     (('--config.eval_batch_size=200000',), ('config.eval_batch_size, now 200000',))])
 def test_a_run_that_needs_too_much(given, named):
-    command = ['bash', '-c', 'ulimit -v 9000000; exec "$@"', '', sys.executable, 'main.py', *TINY, '--config.data.format=synthetic', '--config.dry_run=True',
+    command = ['bash', '-c', 'ulimit -v 9000000; exec "$@"', '', sys.executable, 'main.py', *TINY,
+               '--config.data.format=synthetic', '--config.dry_run=True',
                '--config.augment.size=32', '--config.eval.size=32', '--config.eval.resize=32', '--config.steps=9',
                '--config.data.num_examples=200000', *given]
     ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment())
