@@ -2,7 +2,8 @@
 
     <run>/checkpoints/<step>/state       the TrainState, or variables alone, in Orbax's standard layout
     <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it, and a CRC-32 of that list
-    <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated
+    <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated,
+                                         `pending` where a signal broke the evaluation off
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
@@ -73,18 +74,30 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options, item_names=_ITEMS)
         self._score_of |= _evaluated(self._manager)
 
-    def save(self, state: TrainState, score: float | None = None) -> None:
-        """Copies the state and writes it in the background; a step that is already saved is left alone."""
-        self._save(int(state.step), state, score)
+    def save(self, state: TrainState, score: float | None = None, pending: bool = False) -> None:
+        """Copies the state and writes it in the background; a step that is already saved is left alone. `pending`: its
+        evaluation was broken off."""
+        self._save(int(state.step), state, score, pending)
 
-    def _save(self, step, state, score=None):
+    def pending(self, step: int) -> bool:
+        """Whether a step is saved whose evaluation is still to be made."""
+        if step not in self._manager.all_steps():
+            return False
+        return bool(_restore(self._manager, step, evaluation=ocp.args.JsonRestore()).get('pending'))
+
+    def replace(self, state: TrainState, score: float) -> None:
+        """Saves a step anew, its evaluation made. Where this is cut short, the run goes on from the save before."""
+        self._manager.delete(int(state.step))
+        self.save(state, score)
+
+    def _save(self, step, state, score=None, pending=False):
         if step in self._manager.all_steps():
             return
         if score is not None:
             self._score_of[step] = score
         self._manager.save(step, args=ocp.args.Composite(
             state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(_sealed(_contents(state))),
-            evaluation=ocp.args.JsonSave({'score': score})))
+            evaluation=ocp.args.JsonSave({'score': score} | ({'pending': True} if pending else {}))))
 
     def restore(self, like: TrainState) -> TrainState | None:
         """The newest state that loads and whose every byte is as saved; None where nothing was saved.

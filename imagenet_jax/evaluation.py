@@ -123,11 +123,22 @@ class Evaluator:
         """Batches of a pass."""
         return self.batches or -(-len(self.source) // self.batch_size)
 
-    def __call__(self, variables: dict, shown: Callable[[Iterable], Iterable] = iter) -> Result:
-        """One pass; `shown` is given the batches as they come, such as a progress bar."""
+    def __call__(self, variables: dict, shown: Callable[[Iterable], Iterable] = iter,
+                 check: Callable[[int], None] = lambda at: None) -> Result:
+        """One pass; `shown` is given the batches as they come, such as a progress bar, `check` the number of each.
+
+        Raises:
+          UserError: too many unreadable images, or too little memory; and what `check` raises.
+        """
+        bad, at = self.bad_samples(), itertools.count()
+
+        def look(host_batch):
+            bad.check(host_batch)
+            check(next(at))
         batches = input_pipeline.eval_batches(self.source, self.view, self.batch_size, self.workers)
         count = min(len(self) * self.batch_size, len(self.source))
         with (memory.explained('evaluation', self.remedy),
               contextlib.closing(input_pipeline.to_devices(batches, self.mesh)) as pairs):
-            return measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count,
-                           self.bad_samples().check)
+            result = measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count, look)
+        bad.check_total(result.scalars['bad_samples'])
+        return result

@@ -2,13 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from imagenet_jax import data, distill, finetune, input_pipeline, memory, models, record, runtime, step, weights
+from imagenet_jax import data, distill, finetune, hosts, input_pipeline, memory, models, record, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
@@ -152,7 +152,8 @@ class Experiment:
     def __init__(self, config: Mapping[str, Any]):
         self.options = options = apply(Options, config, 'config')
         runtime.configure_jax(options.deterministic, options.compilation_cache)
-        apply(runtime.join_hosts, options.distributed, 'config.distributed')
+        apply(hosts.join, options.distributed, 'config.distributed')
+        hosts.compare('options', record.of_all_hosts(config) | runtime.versions())
         self.mesh = step.make_mesh()
         self.model = models.from_section({'dtype': _default_dtype(options.model), **chosen(options.model)})
         if self.model.num_classes < 1:
@@ -163,6 +164,7 @@ class Experiment:
         for source in (self.train, self.test):
             self.task.check(source)
         self.bad_samples = self.data.bad_samples(self.train)
+        hosts.compare('data', self.data.fingerprint(self.train, self.test))
         self._check_batches()
         planned = length(options, len(self.train))
         self._check_ramp(planned.steps)
@@ -263,12 +265,14 @@ class Experiment:
         return input_pipeline.train_pairs(self.train, self._augment, self.options.batch_size, self.options.seed, start,
                                           self.data.workers, self.mesh)
 
-    def evaluate(self, state: TrainState) -> tuple[dict[str, float], Result]:
-        """One evaluation: its row, averaged weights beside the raw ones where there are any; all of the raw ones'."""
-        result = self._evaluate(state.variables)
+    def evaluate(self, state: TrainState, check: Callable[[int], None] = lambda at: None,
+                 ) -> tuple[dict[str, float], Result]:
+        """One evaluation: its row, averaged weights beside the raw ones where there are any; all of the raw ones'.
+        `check` is called with the number of each batch, and may break it off."""
+        result = self._evaluate(state.variables, check=check)
         row = dict(result.scalars)
         if self.options.ema_decay:
-            averaged = self._evaluate(state.ema).scalars
+            averaged = self._evaluate(state.ema, check=check).scalars
             row |= {f'ema_{name}': value for name, value in averaged.items() if name != 'bad_samples'}
         return {f'eval/{name}': value for name, value in row.items()}, result
 

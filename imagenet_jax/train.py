@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from imagenet_jax import memory, record, runtime
+from imagenet_jax import hosts, memory, record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
@@ -34,7 +34,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
       UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
       Stopped: a signal came, and the run is saved.
     """
-    with contextlib.ExitStack() as folder:
+    with hosts.together(), contextlib.ExitStack() as folder:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(runtime.StopSignal())
             experiment = Experiment(config)
@@ -47,7 +47,7 @@ def train_and_evaluate(config, workdir: str | Path) -> dict:
             record.check_resumable(workdir, entry)
             checkpoints = Checkpoints(workdir)
             stack.callback(checkpoints.close)
-            with memory.explained('training', experiment.memory_remedy):
+            with hosts.telling(), memory.explained('training', experiment.memory_remedy):
                 restored = checkpoints.restore(experiment.abstract_state())
                 state = restored or experiment.initial_state()
                 writer = _open_writer(workdir, entry, int(restored.step) if restored else None, stack)
@@ -74,14 +74,19 @@ def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
 
 def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
     options, every, start = experiment.options, experiment.every, int(state.step)
+    row = {}
+    if checkpoints.pending(start):
+        state, row, _ = _evaluate(experiment, state, start, start - 1, writer, stop)
+        _tell(start, row, writer, Progress(start, experiment.steps, writer is not None))
+        checkpoints.replace(state, row[f'eval/{experiment.task.score}'])
     if why := experiment.why_over(state):
         log.info('nothing to do: the run is at %s', why)
-        return {}
+        return row
     batches = experiment.train_batches(start)
     stack.callback(batches.close)
     progress = Progress(start, experiment.steps, writer is not None)
     stack.callback(progress.close)
-    meter, bad, row, drawn, shape = Meter(options.batch_size), experiment.bad_samples, {}, start, None
+    meter, bad, drawn, shape = Meter(options.batch_size), experiment.bad_samples, start, None
     for at in range(start + 1, experiment.steps + 1):
         host_batch, batch = next(batches)
         bad.check(host_batch)
@@ -101,23 +106,34 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             numbers = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:
-            row, result = experiment.evaluate(state)
-            state = experiment.judge(state, row)
-            if every.confusion.due(at, drawn) and result.confusion is not None and writer:
-                image, drawn = confusion_image(result.confusion, experiment.test.class_names), at
-                writer.write_image(at, 'eval/confusion', image)
+            try:
+                state, row, drawn = _evaluate(experiment, state, at, drawn, writer, stop)
+            except Stopped:  # it is made when the run goes on
+                _tell(at, numbers, writer, progress)
+                checkpoints.save(state, pending=True)
+                raise
         _tell(at, numbers | row if evaluating else numbers, writer, progress)
-        signal = stop.agreed(at)
-        if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
+        agreed = stop.agreed(at, bad.news)
+        bad.share(agreed.news)
+        if evaluating or agreed.signal or agreed.save or at == experiment.steps or every.checkpoint.due(at):
             meter.pause()
             checkpoints.save(state, row[f'eval/{experiment.task.score}'] if evaluating else None)
-        if signal:
-            raise Stopped(signal)
+        if agreed.signal:
+            raise Stopped(agreed.signal)
         if evaluating and at < experiment.steps and (why := experiment.why_over(state)):
             log.info('the run ends at %s', why)
             break
         meter.resume()
     return row
+
+
+def _evaluate(experiment, state, at, drawn, writer, stop) -> tuple:
+    """(the state that knows of it, the row, when the confusion matrix was drawn last). Raises Stopped."""
+    row, result = experiment.evaluate(state, stop.check)
+    if experiment.every.confusion.due(at, drawn) and result.confusion is not None and writer:
+        writer.write_image(at, 'eval/confusion', confusion_image(result.confusion, experiment.test.class_names))
+        drawn = at
+    return experiment.judge(state, row), row, drawn
 
 
 def _tell(at: int, row: dict, writer, progress) -> None:

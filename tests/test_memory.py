@@ -49,8 +49,8 @@ def test_of_an_accelerator_all_memory_counts(monkeypatch):
                                alias_size_in_bytes=5e9)
         return SimpleNamespace(memory_analysis=lambda: plan)
     memory.check(program(29e9), 'the step', 'less')
-    with pytest.raises(UserError, match=r'the step needs 41\.00 GB, of which 10\.00 GB are its arguments, and the device '
-                                        r'NVIDIA A100 has 40\.00 GB; less'):
+    with pytest.raises(UserError, match=r'the step needs 41\.00 GB, of which 10\.00 GB are its arguments, and the '
+                                        r'device NVIDIA A100 has 40\.00 GB; less'):
         memory.check(program(30e9), 'the step', 'less')
     device.memory_stats = lambda: None
     memory.check(program(30e9), 'the step', 'less')
