@@ -81,9 +81,9 @@ class Checkpoints:
 
     def pending(self, step: int) -> bool:
         """Whether a step is saved whose evaluation is still to be made."""
-        if step not in self._manager.all_steps():
-            return False
-        return bool(_restore(self._manager, step, evaluation=ocp.args.JsonRestore()).get('pending'))
+        with contextlib.suppress(Exception):  # a damaged record says nothing, and is told of already
+            return bool(_restore(self._manager, step, evaluation=ocp.args.JsonRestore()).get('pending'))
+        return False
 
     def replace(self, state: TrainState, score: float) -> None:
         """Saves a step anew, its evaluation made. Where this is cut short, the run goes on from the save before."""

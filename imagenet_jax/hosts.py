@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 from jax._src import distributed  # the client of the coordination service has no public name
 
-from imagenet_jax.errors import Stopped, UserError, first_line
+from imagenet_jax.errors import Stopped, UserError, first_line, ran_out_of_memory
 
 # The exit code where another process is gone: EX_TEMPFAIL of sysexits.h, nothing is wrong with this one.
 EXIT_LOST = 75
@@ -251,10 +251,18 @@ def telling() -> Iterator[None]:
         yield
     except BaseException as error:
         if _watch and not isinstance(error, Stopped):
-            if isinstance(error, (RuntimeError, ValueError)):  # as where a sum over all was not to be had
+            if _may_come_of_another(error):
                 _watch.wait_for_cause()
             _watch.leave(first_line(error) or type(error).__name__, 130 if isinstance(error, KeyboardInterrupt) else 1)
         raise
+
+
+def _may_come_of_another(error: BaseException | None) -> bool:
+    """Whether a sum over all, or a wait for all, may have failed since one is gone."""
+    if error is None:
+        return False
+    failed = isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and 'Gloo' in str(error))
+    return (failed and not ran_out_of_memory(error)) or _may_come_of_another(error.__cause__)
 
 
 @contextlib.contextmanager

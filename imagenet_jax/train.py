@@ -74,11 +74,7 @@ def _open_writer(workdir, entry, resume_step, stack) -> MetricWriter | None:
 
 def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
     options, every, start = experiment.options, experiment.every, int(state.step)
-    row = {}
-    if checkpoints.pending(start):
-        state, row, _ = _evaluate(experiment, state, start, start - 1, writer, stop)
-        _tell(start, row, writer, Progress(start, experiment.steps, writer is not None))
-        checkpoints.replace(state, row[f'eval/{experiment.task.score}'])
+    state, row = _catch_up(experiment, state, start, checkpoints, writer, stop)
     if why := experiment.why_over(state):
         log.info('nothing to do: the run is at %s', why)
         return row
@@ -125,6 +121,18 @@ def _loop(experiment, state, checkpoints, writer, stop, stack) -> dict:
             break
         meter.resume()
     return row
+
+
+def _catch_up(experiment, state, start, checkpoints, writer, stop) -> tuple:
+    """(the state, the row) after the evaluation that a signal broke off, where one did; else as they are."""
+    row = {}
+    if checkpoints.pending(start):
+        log.info('making the evaluation of step %d, which a signal broke off', start)
+        state, row, _ = _evaluate(experiment, state, start, start - 1, writer, stop)
+        if writer:
+            writer.write(start, row)
+        checkpoints.replace(state, row[f'eval/{experiment.task.score}'])
+    return state, row
 
 
 def _evaluate(experiment, state, at, drawn, writer, stop) -> tuple:

@@ -42,6 +42,7 @@ class MetricWriter:
                 rows[-1] |= mark
             else:
                 rows.append(mark)
+        self._last, self._offset = (rows or [{}])[-1], len(''.join(map(_line, rows[:-1])).encode())
         partial = path.with_suffix('.jsonl.tmp')
         partial.write_text(''.join(map(_line, rows)))
         os.replace(partial, path)
@@ -51,8 +52,14 @@ class MetricWriter:
         self._board = _board(workdir)
 
     def write(self, step: int, row: Mapping[str, float]) -> None:
-        """One row of scalars; a value that is not finite becomes null."""
-        self._file.write(_line({'step': step, 'seconds': round(time.monotonic() - self._began, 1), **row}))
+        """One row of scalars; a value that is not finite becomes null. The evaluation of the step that a run resumes
+        from, which a signal broke off, goes into the row that the step has."""
+        earlier = self._last if self._last.get('step') == step else {}
+        if earlier:
+            self._file.truncate(self._offset)
+        self._last = {}
+        now = round(time.monotonic() - self._began, 1)
+        self._file.write(_line({**earlier, 'step': step, 'seconds': now, **row}))
         self._file.flush()
         if self._board:
             self._board.write_scalars(step, {name: value for name, value in row.items() if value is not None})
