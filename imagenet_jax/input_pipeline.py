@@ -264,7 +264,7 @@ class BadSamples:
         mine[:len(news)] = news
         found = np.unique(multihost_utils.process_allgather(mine))
         self._shared |= set(found[found >= 0].tolist())
-        self._seen |= dict.fromkeys(sorted(self._shared - self._seen.keys()))
+        self._seen = dict.fromkeys(sorted(self._seen.keys() | self._shared))  # in every process the same are named
         self.check_total(len(self))
 
     def check_total(self, count: int) -> None:

@@ -140,8 +140,10 @@ class StopSignal:
 
     def check(self, step: int) -> None:
         """Raises Stopped where all hosts agree at this step that a signal came: for what may be broken off."""
-        if number := self.agreed(step).signal:
-            raise Stopped(number)
+        agreed = self.agreed(step)
+        self._save |= agreed.save  # which the next step is asked for again
+        if agreed.signal:
+            raise Stopped(agreed.signal)
 
 
 def versions() -> dict[str, str]:

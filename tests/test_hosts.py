@@ -217,15 +217,14 @@ def test_the_other_ends_with_one_line_where_one_is_lost(rank, number, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_that_does_not_come_one_that_fails_and_one_with_other_options(tmp_path):
+def test_one_that_does_not_come_and_one_with_other_options(tmp_path):
     only = processes_of(tmp_path / 'late', '--config.distributed.start_timeout=5')
     os.killpg(only[1].pid, signal.SIGKILL)
     (code, errors), _ = end(only)
     assert code == hosts.EXIT_LOST and len(errors) == 1 and 'not all processes came within 5 s' in errors[0]
 
-    address = f'--config.distributed.address=localhost:{free_port()}'
     for given, said in (((), ('--config.seed=7',)), 'config.seed is 0 in rank 0 and 7 in rank 1'), \
-            (((), ('--config.data.format=folder',)), 'config.data.format'):
+            (((), ('--config.data.format=folder',)), "config.data.format is 'digits' in rank 0 and 'folder' in rank 1"):
         address = f'--config.distributed.address=localhost:{free_port()}'
         processes = [start(tmp_path / 'other', address, '--config.distributed.count=2', *more, *QUICK,
                            f'--config.distributed.rank={rank}', base=SMALL) for rank, more in enumerate(given)]
