@@ -1,5 +1,6 @@
 """Several processes, as several hosts are, train as one."""
 
+import json
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 from fixtures_images import image_folder, jpeg
 from runs import TINY, contents, finish, numbers, rows, run, saved, start, stop_when
 
-from imagenet_jax import hosts
+from imagenet_jax import hosts, sources
 from imagenet_jax.errors import UserError
 
 # One device of its own each, so that two hosts and one host of two devices cut the batch alike.
@@ -268,3 +269,16 @@ def test_killed_and_started_again_it_ends_as_if_undisturbed(tmp_path):
         assert supervised(workdir, 60, kill=rank) == 1
         assert contents(workdir, 60) == contents(tmp_path / 'calm', 60)
         assert numbers(workdir) == numbers(tmp_path / 'calm')
+
+
+def test_other_data_has_another_fingerprint(tmp_path):
+    files = {'train/ant/0.JPEG': b'', 'train/bee/1.JPEG': b'', 'train/bee/2.JPEG': b''}
+    found = []
+    for i, other in enumerate((files, files, files | {'train/ant/3.JPEG': b''},
+                               {name.replace('bee/1', 'ant/1'): b'' for name in files},
+                               {name.replace('bee/1', 'bee/7'): b'' for name in files},
+                               {name.replace('bee', 'cat'): b'' for name in files})):
+        image_folder(tmp_path / str(i), other)
+        found.append(sources.create('folder', str(tmp_path / str(i)), 'train', 2, 8).fingerprint())
+    assert found[0] == found[1] and len({tuple(each.values()) for each in found}) == 5
+    assert found[0]['images'] == 3 and json.loads(json.dumps(found[0])) == found[0]
