@@ -65,7 +65,7 @@ def get_config() -> ConfigDict:
     config.compilation_cache = True         # keep compiled programs in the user's cache folder
     config.resume_unchecked = False         # go on from checkpoints whose config.json is missing
     config.dry_run = False                  # one step, one evaluation step, one save, and nothing written
-    config.distributed = _distributed()     # -> runtime.join_hosts
+    config.distributed = _distributed()     # -> hosts.join
     return config.lock()
 
 
@@ -266,6 +266,8 @@ def _distributed() -> ConfigDict:
     distributed.count = 0                   # processes in all
     distributed.rank = -1                   # of this process
     distributed.detect = False              # ask SLURM, Open MPI or Kubernetes for the three
+    distributed.start_timeout = 300         # seconds to wait for the last process
+    distributed.timeout = 60                # seconds of silence after which a process is lost, and the others end
     return distributed
 
 

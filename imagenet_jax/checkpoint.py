@@ -3,7 +3,8 @@
     <run>/checkpoints/<step>/state       the TrainState, or variables alone, in Orbax's standard layout
     <run>/checkpoints/<step>/contents    JSON: shape, dtype and CRC-32 of every array of it, and a CRC-32 of that list
     <run>/checkpoints/<step>/evaluation  JSON: top-1 or mean average precision of this state, null where not evaluated;
-                                         of its averaged weights too, where it has any
+                                         of its averaged weights too, where it has any; `pending` where a signal broke
+                                         the evaluation off
     <run>/damaged_checkpoints/<step>     what could not be loaded, put aside
 """
 
@@ -71,23 +72,36 @@ class Checkpoints:
         for name, score_of in saved.evaluated(self._manager).items():
             self._scores[name] |= score_of
 
-    def save(self, state: TrainState, score: float | None = None, ema_score: float | None = None) -> None:
+    def save(self, state: TrainState, score: float | None = None, ema_score: float | None = None, *,
+             pending: bool = False) -> None:
         """Copies the state and writes it in the background; a step that is already saved is left alone.
 
         Args:
           state: of the step.
           score: of its weights in evaluation, where it was evaluated.
           ema_score: of its averaged weights, where it has any.
+          pending: whether its evaluation was broken off.
 
         Raises:
           UserError: it cannot be saved, or the state before could not be.
         """
-        self._save(int(state.step), state, score, ema_score)
+        scores = {saved.RAW: score} | ({} if ema_score is None else {saved.AVERAGED: ema_score})
+        self._save(int(state.step), state, scores, {'pending': True} if pending else {})
 
-    def _save(self, step, state, score=None, ema_score=None):
+    def pending(self, step: int) -> bool:
+        """Whether a step is saved whose evaluation is still to be made."""
+        with contextlib.suppress(Exception):  # a damaged record says nothing, and is told of already
+            return bool(saved.restore(self._manager, step, evaluation=ocp.args.JsonRestore()).get('pending'))
+        return False
+
+    def replace(self, state: TrainState, score: float, ema_score: float | None = None) -> None:
+        """Saves a step anew, its evaluation made. Where this is cut short, the run goes on from the save before."""
+        self._manager.delete(int(state.step))
+        self.save(state, score, ema_score)
+
+    def _save(self, step, state, scores, more):
         if step in self._manager.all_steps():
             return
-        scores = {saved.RAW: score} | ({} if ema_score is None else {saved.AVERAGED: ema_score})
         self.check(wait=True)
         for name, value in scores.items():
             self._scores[name] |= saved.comparable({step: value})
@@ -95,7 +109,7 @@ class Checkpoints:
         with self._saving(self._under_way):
             self._manager.save(step, args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(contents.sealed(contents.of(state))),
-                evaluation=ocp.args.JsonSave(scores)))
+                evaluation=ocp.args.JsonSave(scores | more)))
 
     @contextlib.contextmanager
     def _saving(self, path: Path) -> Iterator[None]:
@@ -179,7 +193,7 @@ class Checkpoints:
 def save_variables(workdir: Path, variables: dict) -> None:
     """Makes checkpoint 0 of a folder from {'params', 'batch_stats'}: for `load_variables`, not to resume from."""
     with closing(Checkpoints(workdir)) as checkpoints:
-        checkpoints._save(0, jax.tree.map(jnp.asarray, variables))
+        checkpoints._save(0, jax.tree.map(jnp.asarray, variables), {saved.RAW: None}, {})
 
 
 def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> tuple[dict, dict]:

@@ -42,6 +42,12 @@ class Data:
                  len(train), len(test), num_classes, len(train.class_names) or 'unnamed')
         return train, test
 
+    def fingerprint(self, train: sources.Source, test: sources.Source) -> dict[str, int]:
+        """By which hosts see whether they have the same data."""
+        return {f'{what} of split {split!r}': value
+                for split, source in ((self.train_split, train), (self.eval_split, test))
+                for what, value in source.fingerprint().items()}
+
     def bad_samples(self, source: sources.Source) -> BadSamples:
         """What counts a source's unreadable samples."""
         return BadSamples(source, self.on_error, self.max_bad_fraction)

@@ -60,6 +60,13 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [''])[0][:300]
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, numpy, XLA or a device's allocator says so; of XLA's errors the text alone tells."""
+    said = str(error).lower() if isinstance(error, RuntimeError) else ''
+    return isinstance(error, MemoryError) or any(words in said for words in (
+        'resource_exhausted', 'out of memory', 'out_of_memory', 'bad_alloc', 'failed to allocate'))
+
+
 # What a disk refuses, whoever asks.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 

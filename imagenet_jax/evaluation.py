@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from imagenet_jax import input_pipeline
+from imagenet_jax import input_pipeline, memory
 from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.models.layers import DATA_AXIS, at_least_float32
 from imagenet_jax.sources import Source
@@ -120,6 +120,7 @@ class Evaluator:
       batch_size: on all devices together; changes no result.
       workers: who decodes.
       bad_samples: makes what counts the unreadable ones of one pass.
+      remedy: what to do where it takes too much memory.
       batches: of the split that are looked at; None: all.
       mistakes: how many `worst` gives; 0: nothing is kept for it.
       mesh: the devices.
@@ -133,25 +134,39 @@ class Evaluator:
     workers: Workers
     bad_samples: Callable[[], input_pipeline.BadSamples]
     mesh: Mesh
+    remedy: str
     batches: int | None = None
     mistakes: int = 0
 
     @functools.cached_property
     def _step(self) -> Callable:
-        return make_eval_step(self.model, self.normalize, self.task, self.mesh, wrong=bool(self.mistakes))
+        step = make_eval_step(self.model, self.normalize, self.task, self.mesh, wrong=bool(self.mistakes))
+        return memory.guarded(step, 'a step of evaluation', self.remedy)
 
     def __len__(self) -> int:
         """Batches of a pass."""
         return self.batches or -(-len(self.source) // self.batch_size)
 
-    def __call__(self, variables: dict, shown: Callable[[Iterable], Iterable] = iter) -> Result:
-        """One pass; `shown` is given the batches as they come, such as a progress bar."""
+    def __call__(self, variables: dict, shown: Callable[[Iterable], Iterable] = iter,
+                 check: Callable[[int], None] = lambda at: None) -> Result:
+        """One pass; `shown` is given the batches as they come, such as a progress bar, `check` the number of each.
+
+        Raises:
+          UserError: too many unreadable images, or too little memory; and what `check` raises.
+        """
+        bad, at = self.bad_samples(), itertools.count()
+
+        def look(host_batch):
+            bad.check(host_batch)
+            check(next(at))
         batches = input_pipeline.eval_batches(self.source, self.view, self.batch_size, self.workers)
         count = min(len(self) * self.batch_size, len(self.source))
         left_out = () if self.mistakes else ('index',)
-        with contextlib.closing(input_pipeline.to_devices(batches, self.mesh, left_out)) as pairs:
-            return measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count,
-                           self.bad_samples().check)
+        with (memory.explained('evaluation', self.remedy),
+              contextlib.closing(input_pipeline.to_devices(batches, self.mesh, left_out)) as pairs):
+            result = measure(self._step, self.task, variables, shown(itertools.islice(pairs, len(self))), count, look)
+        bad.check_total(result.scalars['bad_samples'])
+        return result
 
     def worst(self, result: Result) -> list[Mistake]:
         """Of a pass, the mistakes that the model was surest of; these images alone are read again."""

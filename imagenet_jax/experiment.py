@@ -1,14 +1,13 @@
 """A config, read: everything that the loop calls, built and checked before any training starts."""
 
-import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from imagenet_jax import data, distill, finetune, input_pipeline, models, record, runtime, step, weights
+from imagenet_jax import data, distill, finetune, hosts, input_pipeline, memory, models, record, runtime, step, weights
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator, Mistake
@@ -20,7 +19,8 @@ from imagenet_jax.images.mix import Mix
 from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead, Optimizer
-from imagenet_jax.options import LongInt, apply, checked, chosen, create, refuse_above
+from imagenet_jax.options import apply, checked, chosen, create
+from imagenet_jax.run_options import Cadences, Every, Length, Options, length
 from imagenet_jax.schedules import SCHEDULES, Schedule
 from imagenet_jax.state import TrainState
 from imagenet_jax.task import TASKS, Result
@@ -28,104 +28,11 @@ from imagenet_jax.task import TASKS, Result
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """A config's top level; configs/common.py has meanings and defaults. Sections go on to what reads them."""
-    model: Mapping
-    data: Mapping
-    augment: Mapping
-    policy: Mapping
-    normalize: Mapping
-    erase: Mapping
-    mix: Mapping
-    eval: Mapping
-    loss: Mapping
-    distill: Mapping
-    optimizer: Mapping
-    schedule: Mapping
-    lookahead: Mapping
-    distributed: Mapping
-    init_from: str
-    init_head: str = ''
-    freeze: tuple[str, ...]
-    batch_size: int
-    eval_batch_size: int
-    accumulation: int
-    epochs: float
-    steps: int
-    ema_decay: float
-    eval_epochs: float
-    eval_steps: int
-    confusion_epochs: float
-    misclassified: int
-    checkpoint_steps: int
-    log_steps: int
-    stop_after: int
-    max_bad_steps: int
-    seed: LongInt
-    deterministic: bool
-    compilation_cache: bool
-    resume_unchecked: bool
-    dry_run: bool
-    parameter_table: bool
-    message: str
-
-    def __post_init__(self):
-        for name in ('seed', 'epochs', 'steps', 'eval_epochs', 'eval_steps', 'confusion_epochs', 'checkpoint_steps',
-                     'misclassified', 'log_steps', 'stop_after', 'max_bad_steps'):
-            if getattr(self, name) < 0:
-                raise UserError(f'config.{name}={getattr(self, name)} must not be negative')
-        for name in ('batch_size', 'eval_batch_size'):
-            if getattr(self, name) < 1:
-                raise UserError(f'config.{name}={getattr(self, name)} must be positive')
-        if not self.epochs and not self.steps:
-            raise UserError(f'config.epochs={self.epochs} must be above 0 where config.steps is 0')
-        refuse_above(self, 'config', batch_size=2**20, eval_batch_size=2**20, misclassified=400,
-                     **dict.fromkeys(('epochs', 'eval_epochs', 'confusion_epochs'), 10**6))
-        finetune.check(self.init_head, self.init_from)
-
-
-@dataclasses.dataclass(frozen=True)
-class Every:
-    """A cadence: at each multiple of `steps`, which need not be whole, and at the step `last`; 0 steps: never."""
-    steps: float
-    last: int
-
-    def due(self, at: int, since: int | None = None) -> bool:
-        """Whether it falls on step `at`, or after step `since`, the one before where not given, up to it."""
-        since = at - 1 if since is None else since
-        return bool(self.steps) and (at == self.last or at // self.steps > since // self.steps)
-
-
-@dataclasses.dataclass(frozen=True)
-class Cadences:
-    """When the loop does what."""
-    log: Every
-    evaluate: Every
-    confusion: Every
-    checkpoint: Every
-
-
 def open_input(options: Options) -> tuple[Data, train_view.TrainView, EvalView]:
     """What a config says of images: where they are, what training makes of one, and evaluation. Raises UserError."""
     policy = create(POLICIES, options.policy, 'config.policy')
     augment = train_view.create(options.augment, 'config.augment', policy=policy)
     return apply(data.read, options.data, 'config.data'), augment, apply(EvalView, options.eval, 'config.eval')
-
-
-class Length(NamedTuple):
-    """How long a run is planned to be: all its updates, and those of an epoch, a float since it may end in a batch."""
-    steps: int
-    steps_per_epoch: float
-
-
-def length(options: Options, examples: int) -> Length:
-    """Of a run on so many training images."""
-    steps = record.planned_steps(options.steps, options.epochs, examples, options.batch_size)
-    if steps >= 2**31:
-        raise UserError(f'config.epochs={options.epochs} must be fewer: of {examples} images they are {steps} updates, '
-                        'and 2**31 are too many to count')
-    return Length(steps, examples / options.batch_size)
 
 
 class DevicePart(NamedTuple):
@@ -165,7 +72,8 @@ class Experiment:
     def __init__(self, config: Mapping[str, Any]):
         self.options = options = apply(Options, config, 'config')
         runtime.configure_jax(options.deterministic, options.compilation_cache)
-        apply(runtime.join_hosts, options.distributed, 'config.distributed')
+        apply(hosts.join, options.distributed, 'config.distributed')
+        hosts.compare('options', record.of_all_hosts(config) | runtime.versions())
         self.mesh = step.make_mesh()
         self.model = models.from_section({'dtype': _default_dtype(options.model), **chosen(options.model)})
         if self.model.num_classes < 1:
@@ -176,6 +84,7 @@ class Experiment:
         for source in (self.train, self.test):
             self.task.check(source)
         self.bad_samples = self.data.bad_samples(self.train)
+        hosts.compare('data', self.data.fingerprint(self.train, self.test))
         self._check_batches()
         planned = length(options, len(self.train))
         self._check_ramp(planned.steps)
@@ -196,7 +105,8 @@ class Experiment:
             model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
             batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
             bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None,
-            mistakes=0 if self.task.multi_label or not options.confusion_epochs else options.misclassified)
+            mistakes=0 if self.task.multi_label or not options.confusion_epochs else options.misclassified,
+            remedy=f'lower config.eval_batch_size, now {options.eval_batch_size}')
 
     def _check_batches(self):
         options, devices = self.options, jax.device_count()
@@ -268,17 +178,31 @@ class Experiment:
         """Shapes, dtypes and sharding of a state of this run."""
         return self.train_step.abstract(self._augment.size)
 
+    @property
+    def memory_remedy(self) -> str:
+        """What to change where training takes too much memory."""
+        remat = 'set config.model.remat=True (not on a CPU), ' if getattr(self.model, 'remat', None) is False else ''
+        return (f'raise config.accumulation, now {self.options.accumulation}, {remat}or lower config.batch_size, now '
+                f'{self.options.batch_size}')
+
+    def check_memory(self, state: TrainState, batch: dict) -> None:
+        """Compiles the train step for such a batch. Raises UserError where it needs more memory than there is."""
+        program = self.train_step.compiled.lower(state, batch, *self.train_step.teachers).compile()
+        memory.check(program, 'the train step', self.memory_remedy)
+
     def train_batches(self, start: int) -> Iterator[tuple[dict, dict]]:
         """(host batch, device batch) from step `start` on."""
         return input_pipeline.train_pairs(self.train, self._augment, self.options.batch_size, self.options.seed, start,
                                           self.data.workers, self.mesh)
 
-    def evaluate(self, state: TrainState) -> tuple[dict[str, float], Result]:
-        """One evaluation: its row, averaged weights beside the raw ones where there are any; all of the raw ones'."""
-        result = self._evaluate(state.variables)
+    def evaluate(self, state: TrainState, check: Callable[[int], None] = lambda at: None,
+                 ) -> tuple[dict[str, float], Result]:
+        """One evaluation: its row, averaged weights beside the raw ones where there are any; all of the raw ones'.
+        `check` is called with the number of each batch, and may break it off."""
+        result = self._evaluate(state.variables, check=check)
         row = dict(result.scalars)
         if self.options.ema_decay:
-            averaged = self._evaluate(state.ema).scalars
+            averaged = self._evaluate(state.ema, check=check).scalars
             row |= {f'ema_{name}': value for name, value in averaged.items() if name != 'bad_samples'}
         return {f'eval/{name}': value for name, value in row.items()}, result
 

@@ -28,6 +28,7 @@ import grain
 import jax
 import numpy as np
 from grain.experimental import RngPool
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -241,22 +242,51 @@ class BadSamples:
         self._source, self._raise = source, on_error == 'raise'
         self._limit = max_bad_fraction * len(source)
         self._seen: dict[int, None] = {}
+        self._shared: set[int] = set()
 
     def __len__(self) -> int:
-        """How many distinct samples could not be read so far, by this process."""
+        """How many distinct samples could not be read so far, as far as this process knows."""
         return len(self._seen)
 
+    @property
+    def news(self) -> int:
+        """How many of them other processes do not know of."""
+        return len(self._seen.keys() - self._shared)
+
+    def share(self, most: int) -> None:
+        """Tells all processes of all, where one has `most` news, the largest number.
+
+        Raises:
+          UserError: past the limit, in every process.
+        """
+        if jax.process_count() == 1 or not most:
+            return
+        mine = np.full(1 << (most - 1).bit_length(), -1, np.int32)  # of few lengths: each is a program of its own
+        news = sorted(self._seen.keys() - self._shared)
+        mine[:len(news)] = news
+        found = np.unique(multihost_utils.process_allgather(mine))
+        self._shared |= set(found[found >= 0].tolist())
+        self._seen = dict.fromkeys(sorted(self._seen.keys() | self._shared))  # in every process the same are named
+        self.check_total(len(self))
+
+    def check_total(self, count: int) -> None:
+        """Raises UserError where so many, of all processes, are too many."""
+        if count > (0 if self._raise else self._limit):
+            first = ', '.join(self._source.key(i) for i in list(self._seen)[:10])
+            raise UserError(f'{count} of {len(self._source)} samples cannot be read, more than data.max_bad_fraction '
+                            f'and data.on_error allow ({0 if self._raise else self._limit:g}); the first: '
+                            f'{first or "see the other hosts"}')
+
     def check(self, batch: dict) -> None:
-        """Notes a host batch's bad samples. Raises UserError past the limit."""
+        """Notes a host batch's bad samples. Raises UserError past the limit, where this process is the only one; else
+        all end at once, by `share` and `check_total`."""
         for index in np.unique(batch.get('bad', ())):
             if index < 0 or index in self._seen:
                 continue
             self._seen[int(index)] = None
             message = f'{self._source.key(index)} cannot be read: {why_unreadable(self._source, index)}'
-            if self._raise:
+            if self._raise and jax.process_count() == 1:
                 raise UserError(f'{message} (data.on_error=raise)')
             log.warning('bad sample %d: %s', len(self), message)
-            if len(self) > self._limit:
-                first = ', '.join(self._source.key(i) for i in list(self._seen)[:10])
-                raise UserError(f'{len(self)} of {len(self._source)} samples cannot be read, more than '
-                                f'data.max_bad_fraction allows ({self._limit:g}); the first: {first}')
+            if jax.process_count() == 1:
+                self.check_total(len(self))

@@ -45,6 +45,13 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
     return flat
 
 
+def of_all_hosts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's options by name, but for those that each host may have its own of."""
+    config = getattr(config, 'to_dict', lambda: config)()  # sections of a ConfigDict are no Mapping
+    flat = flatten({name: value for name, value in config.items() if name not in ('distributed', 'message')})
+    return {f'config.{name}': value for name, value in flat.items() if name not in ('data.threads', 'data.processes')}
+
+
 def make_folder(workdir: Path) -> Path:
     """Makes a run's folder where it is missing; ~ is the user's own.
 

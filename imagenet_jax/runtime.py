@@ -1,4 +1,4 @@
-"""The process a run lives in: JAX's settings before it starts, hosts, signals, and what was installed."""
+"""The process a run lives in: JAX's settings before it starts, signals, and what was installed."""
 
 import functools
 import importlib.metadata
@@ -9,6 +9,7 @@ import platform
 import signal
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jaxlib
@@ -17,7 +18,7 @@ from jax._src import xla_bridge  # the one place that knows whether a backend ha
 from jax.experimental import multihost_utils
 
 import imagenet_jax
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import Stopped
 
 log = logging.getLogger(__name__)
 
@@ -93,40 +94,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'imagenet_jax'
 
 
-def join_hosts(address: str = '', count: int = 0, rank: int = -1, detect: bool = False) -> None:
-    """Makes this process one of a multi-host run.
-
-    Args:
-      address: host:port of rank 0; with it go count and rank.
-      count: processes in all.
-      rank: of this process, 0..count-1.
-      detect: ask SLURM, Open MPI or Kubernetes instead.
-    """
-    if not address and not detect:
-        if count or rank >= 0:
-            raise UserError('config.distributed.count and rank need config.distributed.address, host:port of rank 0')
-        return
-    if address and not 0 <= rank < count:
-        raise UserError(f'config.distributed.rank={rank} must be in 0..count-1, and count is {count} '
-                        '(config.distributed.count)')
-    # JAX's preemption service would take SIGTERM away from StopSignal, and the run would train on until it is killed.
-    jax.config.update('jax_enable_preemption_service', False)
-    try:
-        jax.distributed.initialize(*((address, count, rank) if address else ()))
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f'cannot join the other hosts: {error}') from error
+class Agreed(NamedTuple):
+    """What all hosts do at a step: the signal they stop for, or 0; whether they save; the most news that one has."""
+    signal: int
+    save: bool
+    news: int
 
 
 class StopSignal:
-    """While entered, SIGTERM and Ctrl-C set a flag instead of ending the process; a second one ends it at once."""
+    """While entered, SIGTERM, SIGHUP and Ctrl-C set a flag instead of ending the process; a second one ends it at once.
+    SIGUSR1 asks for a save, after which the run goes on. What nohup ignores stays ignored."""
 
     def __enter__(self):
-        self._number = 0
-        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT)}
+        self._number, self._save = 0, False
+        self._before = {n: signal.signal(n, self._note) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+                        if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN}
+        self._before_save = signal.signal(signal.SIGUSR1, self._note_save)
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._before.items():
+        for number, handler in {**self._before, signal.SIGUSR1: self._before_save}.items():
             signal.signal(number, handler)
 
     def _note(self, number, frame):
@@ -136,20 +123,38 @@ class StopSignal:
         for n, handler in self._before.items():
             signal.signal(n, handler)
 
-    def agreed(self, step: int) -> int:
-        """The signal that all hosts stop for at this step, or 0."""
-        if jax.process_count() == 1:
-            return self._number
-        if step % AGREE_STEPS:
-            return 0
-        return int(multihost_utils.process_allgather(np.int32(self._number)).max())
+    def _note_save(self, number, frame):
+        del number, frame
+        self._save = True
+        log.warning('SIGUSR1: saving after this step, and going on')
+
+    def agreed(self, step: int, news: int = 0) -> Agreed:
+        """What all hosts do at this step; several agree at every tenth. A save is asked for once."""
+        own = np.int32([self._number, self._save, news])
+        if jax.process_count() > 1:
+            if step % AGREE_STEPS:
+                return Agreed(0, False, 0)
+            own = multihost_utils.process_allgather(own).max(0)
+        self._save &= not own[1]
+        return Agreed(int(own[0]), bool(own[1]), int(own[2]))
+
+    def check(self, step: int) -> None:
+        """Raises Stopped where all hosts agree at this step that a signal came: for what may be broken off."""
+        agreed = self.agreed(step)
+        self._save |= agreed.save  # which the next step is asked for again
+        if agreed.signal:
+            raise Stopped(agreed.signal)
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: Python, this package, those it rests on."""
+    return {'python': platform.python_version(), 'imagenet_jax': imagenet_jax.__version__,
+            **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
 def describe() -> dict:
     """Versions, git revision and devices, for the run's record."""
-    versions = {'python': platform.python_version(), 'imagenet_jax': imagenet_jax.__version__}
-    versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {'versions': versions, 'git_revision': _git_revision(), 'device_kind': jax.devices()[0].device_kind,
+    return {'versions': versions(), 'git_revision': _git_revision(), 'device_kind': jax.devices()[0].device_kind,
             'devices': jax.device_count(), 'hosts': jax.process_count()}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from imagenet_jax import inspection, record, runtime
+from imagenet_jax import hosts, inspection, memory, record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
@@ -17,6 +17,7 @@ from imagenet_jax.metrics.pictures import confusion_image, image_grid
 from imagenet_jax.metrics.progress import Meter, Progress
 from imagenet_jax.metrics.results import Results
 from imagenet_jax.metrics.run_log import MetricWriter
+from imagenet_jax.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def train_and_evaluate(config, workdir: str | Path) -> Results:
       UserError: something is wrong with config, data or checkpoints; nearly always before training starts.
       Stopped: a signal came, and the run is saved.
     """
-    with contextlib.ExitStack() as folder:
+    with hosts.together(), contextlib.ExitStack() as folder:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(runtime.StopSignal())
             experiment = Experiment(config)
@@ -48,13 +49,14 @@ def train_and_evaluate(config, workdir: str | Path) -> Results:
             record.check_resumable(workdir, entry)
             checkpoints = Checkpoints(workdir)
             stack.callback(checkpoints.close)
-            restored = checkpoints.restore(experiment.abstract_state(), experiment.train_step.beside)
-            state = restored or experiment.initial_state()
-            writer = _open_writer(workdir, entry, int(restored.step) if restored else None, experiment, stack)
-            results = Results(experiment.task.score, _about(experiment, entry), writer.rows if writer else ())
-            if writer:
-                _describe_model(experiment, entry['run'], state)
-            _loop(experiment, state, checkpoints, writer, results, stop, stack)
+            with hosts.telling(), memory.explained('training', experiment.memory_remedy):
+                restored = checkpoints.restore(experiment.abstract_state(), experiment.train_step.beside)
+                state = restored or experiment.initial_state()
+                writer = _open_writer(workdir, entry, int(restored.step) if restored else None, experiment, stack)
+                results = Results(experiment.task.score, _about(experiment, entry), writer.rows if writer else ())
+                if writer:
+                    _describe_model(experiment, entry['run'], state)
+                _loop(experiment, state, checkpoints, writer, results, stop, stack)
         if writer and not config.dry_run:  # now that every save is whole
             record.finish(workdir, entry)
             results.write(workdir, writer.seconds, finished=True)
@@ -84,6 +86,7 @@ def _about(experiment, entry) -> dict:
 
 def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
     options, every, start = experiment.options, experiment.every, int(state.step)
+    state = _catch_up(experiment, state, start, checkpoints, writer, results, stop)
     if why := experiment.why_over(state):
         log.info('nothing to do: the run is at %s', why)
         return
@@ -91,17 +94,15 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
     stack.callback(batches.close)
     progress = Progress(start, experiment.steps, writer is not None)
     stack.callback(progress.close)
-    meter, bad, row, drawn, shape = Meter(options.batch_size), experiment.bad_samples, {}, start, None
+    meter, bad, drawn, shape = Meter(options.batch_size), experiment.bad_samples, start, None
     for at in range(start + 1, experiment.steps + 1):
         host_batch, batch = next(batches)
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
-        if at == start + 1:
-            _describe_start(experiment, batch, writer, at)
-        elif compiles:
-            meter.pause()
-            log.info('from step %d on images have %d pixels a side; compiling the train step for them', at, shape[-2])
         began = time.perf_counter()
+        if compiles:
+            meter.pause()
+            _compile(experiment, state, batch, writer, at, first=at == start + 1)
         state, metrics = experiment.train_step(state, batch)
         meter.add(metrics)
         progress.advance()
@@ -113,34 +114,65 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
             numbers = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:
-            row, result = experiment.evaluate(state)
-            state = experiment.judge(state, row)
-            if every.confusion.due(at, drawn) and result.confusion is not None and writer:
-                _draw_evaluation(experiment, result, writer, at)
-                drawn = at
-        _tell(at, numbers | row if evaluating else numbers, writer, progress, results)
-        signal = stop.agreed(at)
-        if evaluating or signal or at == experiment.steps or every.checkpoint.due(at):
+            try:
+                state, row, drawn = _evaluate(experiment, state, at, drawn, writer, stop)
+            except Stopped:  # it is made when the run goes on
+                _tell(at, numbers, writer, results, progress)
+                checkpoints.save(state, pending=True)
+                raise
+        _tell(at, numbers | row if evaluating else numbers, writer, results, progress)
+        agreed = stop.agreed(at, bad.news)
+        bad.share(agreed.news)
+        if evaluating or agreed.signal or agreed.save or at == experiment.steps or every.checkpoint.due(at):
             meter.pause()
             checkpoints.save(state, *experiment.scores(row) if evaluating else ())
         checkpoints.check()
-        if signal:
-            raise Stopped(signal)
+        if agreed.signal:
+            raise Stopped(agreed.signal)
         if evaluating and at < experiment.steps and (why := experiment.why_over(state)):
             log.info('the run ends at %s', why)
             break
         meter.resume()
 
 
-def _tell(at: int, row: dict, writer, progress, results) -> None:
+def _catch_up(experiment, state, start, checkpoints, writer, results, stop) -> TrainState:
+    """The state, after the evaluation that a signal broke off, where one did."""
+    if checkpoints.pending(start):
+        log.info('making the evaluation of step %d, which a signal broke off', start)
+        state, row, _ = _evaluate(experiment, state, start, start - 1, writer, stop)
+        _tell(start, row, writer, results)
+        checkpoints.replace(state, *experiment.scores(row))
+    return state
+
+
+def _evaluate(experiment, state, at, drawn, writer, stop) -> tuple:
+    """(the state that knows of it, the row, when the confusion matrix was drawn last). Raises Stopped."""
+    row, result = experiment.evaluate(state, stop.check)
+    if experiment.every.confusion.due(at, drawn) and result.confusion is not None and writer:
+        _draw_evaluation(experiment, result, writer, at)
+        drawn = at
+    return experiment.judge(state, row), row, drawn
+
+
+def _tell(at: int, row: dict, writer, results, progress=None) -> None:
     results.add({'step': at, **row})
     if row and writer:
         evaluated = results.last.get('step') == at
         writer.write(at, row, results.best.get(results.score) if evaluated else None)
         if evaluated:
             results.write(writer.workdir, writer.seconds)
-    if row:
+    if row and progress:
         progress.show(at, row)
+
+
+def _compile(experiment, state, batch, writer, at, first: bool) -> None:
+    """Compiles the step and checks its need of memory; says so, and shows the first images."""
+    if not first:
+        log.info('from step %d on images have %d pixels a side; compiling the train step for them', at,
+                 batch['image'].shape[-2])
+    elif writer:
+        _describe_start(experiment, batch, writer, at)
+    experiment.check_memory(state, batch)
 
 
 def _describe_model(experiment, measured, state) -> None:
@@ -159,8 +191,6 @@ def _describe_model(experiment, measured, state) -> None:
 
 def _describe_start(experiment, batch, writer, at) -> None:
     """Shows the first images, and says what takes so long."""
-    if writer is None:
-        return
     images, labels = (np.asarray(batch[name].addressable_data(0)[:16]) for name in ('image', 'label'))
     names = inspection.classes(experiment.train, experiment.model.num_classes)
     writer.write_image(at, 'train/images', image_grid(images, [inspection.label_text(x, names) for x in labels]))

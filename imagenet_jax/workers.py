@@ -2,24 +2,23 @@
 
 import collections
 import dataclasses
+import logging
 import math
 import multiprocessing
 import os
-import signal
-import sys
-import threading
-import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import refuse_above
+from imagenet_jax.worker_process import SLOW_S, Process
+
+log = logging.getLogger(__name__)
 
 # Batches under construction ahead of the one in use, per process or per worker.
 _AHEAD = 2
@@ -54,24 +53,30 @@ def cores(groups: Path = Path('/sys/fs/cgroup')) -> int:
 
 def _quotas(groups: Path) -> Iterator[float]:
     """In CPUs, of this process's control groups and of those that they lie in."""
+    for group, version in control_groups('cpu', groups):
+        try:
+            if version == 1:
+                quota, period = ((group / f'cpu.cfs_{name}_us').read_text() for name in ('quota', 'period'))
+            else:
+                quota, period = (group / 'cpu.max').read_text().split()
+            if quota.strip() not in ('max', '-1'):
+                yield int(quota) / int(period)
+        except (OSError, ValueError):
+            pass  # the root has no quota, and a container does not see what lies above it
+
+
+def control_groups(controller: str, groups: Path) -> Iterator[tuple[Path, int]]:
+    """(folder, version 1 or 2) of this process's groups for a controller, such as cpu, and of those they lie in."""
     try:
         lines = _GROUPS_OF_THIS.read_text().splitlines()
     except OSError:
         return
     for _, controllers, path in (line.split(':', 2) for line in lines):
-        if controllers and 'cpu' not in controllers.split(','):
+        if controllers and controller not in controllers.split(','):
             continue
         root = groups / controllers if controllers else groups
         for group in (root / path.lstrip('/'), *(root / path.lstrip('/')).parents):
-            try:
-                if controllers:
-                    quota, period = ((group / f'cpu.cfs_{name}_us').read_text() for name in ('quota', 'period'))
-                else:
-                    quota, period = (group / 'cpu.max').read_text().split()
-                if quota.strip() not in ('max', '-1'):
-                    yield int(quota) / int(period)
-            except (OSError, ValueError):
-                pass  # the root has no quota, and a container does not see what lies above it
+            yield group, 1 if controllers else 2
             if group == root:
                 break
 
@@ -125,6 +130,9 @@ def _from_threads(samples, size, start, stop, threads):
     def finish(begun):
         batch, parts = begun
         for part in parts:
+            if wait([part], SLOW_S).not_done:
+                log.warning('the data threads have filled no batch for %d s: the disk is slow, or does not answer',
+                            SLOW_S)
             part.result()
         return batch
 
@@ -153,93 +161,6 @@ def _from_processes(samples, size, start, stop, processes):
         yield from _in_order(begin, _BatchProcess.batch, start, stop, processes * _AHEAD)
     finally:
         end()
-
-
-class Process:
-    """A worker process, which answers questions in order.
-
-    The parent decides when it ends: not Ctrl-C or a scheduler's SIGTERM, which reach the whole process group. It does
-    not outlive the parent. There is no lock and no thread on the parent's side, which an exception at the wrong moment
-    could leave in a state that others wait for.
-
-    Attributes:
-      pipe: readable when there is an answer, for multiprocessing.connection.wait.
-    """
-
-    def __init__(self, advice: str, start: Callable, given, *shared):
-        """`start(given, *shared)`, called in the process, gives what makes an answer of a question. `given` may be
-        large; `shared` is small, or shared memory. `advice` is for want of memory."""
-        context = multiprocessing.get_context('spawn')
-        self._advice = advice
-        self.pipe, pipe = context.Pipe()
-        self._process = context.Process(target=_serve, args=(pipe, start, shared), daemon=True)
-        resource_tracker.ensure_running()  # which the first process would do, and unblock the signals with it
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        pipe.close()  # the worker's end is in the worker alone now: when one is gone, the other's next word fails
-        try:  # as an argument, what is large would be written to a pipe that stays open where the worker has ended
-            self.ask(given)
-        except BaseException:
-            self.kill()
-            raise
-
-    def ask(self, question) -> None:
-        """Sends what pickles. Raises UserError where the process has ended."""
-        try:
-            self.pipe.send(question)
-        except OSError as error:
-            raise self._ended() from error
-
-    def answer(self):
-        """What was made of the question asked longest ago. Raises what that raised, or UserError as `ask` does."""
-        try:
-            answer, error = self.pipe.recv()
-        except (EOFError, OSError) as gone:
-            raise self._ended() from gone
-        if error:
-            raise error
-        return answer
-
-    def _ended(self) -> UserError:
-        self._process.join(5)
-        return UserError(f'worker process {self._process.pid} has ended, with exit code {self._process.exitcode}; what '
-                         f'it said is above. -9 and -7 mostly mean that memory ran out: {self._advice}')
-
-    def kill(self) -> None:
-        """Ends it at once, whatever it is at."""
-        self._process.kill()
-        self._process.join()
-        self.pipe.close()
-
-
-def _serve(pipe, start: Callable, shared: tuple) -> None:
-    """A worker's life."""
-    def end_with_parent():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    if 'jax' in sys.modules:  # no worker may take memory of a GPU
-        sys.modules['jax'].config.update('jax_platforms', 'cpu')
-    try:
-        work = start(pipe.recv(), *shared)
-        while True:
-            pipe.send(_answer(work, pipe.recv()))
-    except (EOFError, ConnectionError):  # the parent is gone
-        return
-
-
-def _answer(work: Callable, question) -> tuple:
-    """What came of it, and the error."""
-    try:
-        return work(question), None
-    except (UserError, OSError) as error:
-        return None, error
-    except Exception:  # it may not pickle
-        return None, RuntimeError(f'in a worker process:\n{traceback.format_exc()}')
 
 
 class _BatchProcess(Process):

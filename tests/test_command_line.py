@@ -41,6 +41,17 @@ def test_other_errors_and_exits_pass():
     assert running.exit_code(lambda: 1) == 1 and running.exit_code(lambda: None) is None
 
 
+def test_ctrl_c_ends_what_holds_the_main_thread():
+    """As XLA does while it compiles: no exception gets into that, for minutes."""
+    program = ('import hashlib; from imagenet_jax.command_line import running\n'
+               'with running._ending_promptly(): print(1, flush=True); hashlib.pbkdf2_hmac("md5", b"", b"", 1 << 30)')
+    with subprocess.Popen([sys.executable, '-c', program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130 and process.stderr.read() == ''
+
+
 @pytest.mark.parametrize('error', [UserError('x'), Stopped(signal.SIGTERM), KeyboardInterrupt()])
 def test_what_a_failed_command_held_is_let_go(error):
     """As batches in shared memory must be, before the process ends; not only when the garbage is collected."""

@@ -12,11 +12,12 @@ from recipes import RECIPES, get_config
 
 from configs import common
 from imagenet_jax.errors import UserError, unknown
-from imagenet_jax.experiment import Experiment, Options
+from imagenet_jax.experiment import Experiment
 from imagenet_jax.images.erase import RandomErasing
 from imagenet_jax.images.mix import Mix
 from imagenet_jax.optim import OPTIMIZERS
 from imagenet_jax.options import apply, chosen, create
+from imagenet_jax.run_options import Options
 
 
 def small(config=None):

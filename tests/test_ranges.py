@@ -13,11 +13,10 @@ import pytest
 from runs import ROOT
 
 from configs import common
-from imagenet_jax import data, distill, models, record, runtime, sources
+from imagenet_jax import data, distill, hosts, models, record, sources
 from imagenet_jax.command_line import parsing
 from imagenet_jax.commands import sweep
 from imagenet_jax.errors import UserError
-from imagenet_jax.experiment import Options
 from imagenet_jax.images import train_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.crops import CROPS
@@ -29,6 +28,7 @@ from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.images.ramp import Ramp
 from imagenet_jax.optim import OPTIMIZERS, Lookahead
 from imagenet_jax.options import LongInt, apply, create, reads
+from imagenet_jax.run_options import Options
 from imagenet_jax.schedules import SCHEDULES
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.task import TASKS
@@ -75,7 +75,7 @@ READERS = [
     ('config.data', data.read, lambda more: apply(data.read, {'format': 'folder', **more}, 'config.data').bad_samples(
         np.zeros(4))),
     ('config.data', Synthetic, lambda more: sources.create('synthetic', '', 'train', 10, 8, **more)),
-    applied(runtime.join_hosts, 'config.distributed', {'address': 'host:1', 'rank': 0, 'count': 0}),
+    applied(hosts.join, 'config.distributed', {'address': 'host:1', 'rank': 0, 'count': 0}),
     applied(distill.load, 'config.distill', {'teacher': '/nowhere'}, student=models.create('zfnet'), task=None,
             normalize=None, class_names=(), size=8),
     *(('config.model', models._REGISTRY[name], lambda more, name=name: models.from_section({'name': name, **more}))
@@ -141,14 +141,14 @@ TAKEN = {
         **dict.fromkeys(('rotation', 'color_jitter', 'hue', 'jitter_probability', 'lighting', 'grey', 'blur',
                          'solarize'), ANY)},
     'config.data': {'holdout': ANY, 'processes': OFF, 'threads': OFF, 'max_bad_fraction': ANY, 'num_examples': OFF},
-    'config.distributed': {'count': (2**31 - 1,), 'rank': NONE},
+    'config.distributed': {'count': (2**31 - 1,), 'rank': NONE, 'timeout': NONE, 'start_timeout': NONE},
     'config.distill': {'temperature': PART, 'weight': PART},
     'config.model': {'num_classes': OFF, 'dropout': ANY, 'drop_path': ANY, 'drop_block': ANY, 'deformable': OFF,
                      'groups': NONE, 'width': PART, 'alpha': ANY}}
 
 
 def test_what_is_taken(monkeypatch):
-    monkeypatch.setattr(runtime.jax.distributed, 'initialize', lambda *arguments: None)
+    monkeypatch.setattr(hosts, '_join', lambda *arguments: None)
     found = {}
     for where, reader, read in READERS:
         for name, values in numeric(where, reader):

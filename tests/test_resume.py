@@ -3,10 +3,12 @@
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from runs import contents, finish, numbers, rows, run, saved, start, stop_when
+from runs import ROOT, TINY, contents, environment, finish, numbers, rows, run, saved, start, stop_when
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
@@ -72,6 +74,43 @@ def test_signal_saves_and_says_how_to_go_on(number, code, reference, tmp_path):
     assert f'--workdir {tmp_path} --config configs/digits.py' in output
     assert 'Traceback' not in output
     run(tmp_path, '--config.data.processes=0')
+    assert_same(tmp_path, reference)
+
+
+# A signal that comes at the second batch of the first evaluation, as from outside it cannot be timed.
+INTERRUPTED = """
+from imagenet_jax import runtime
+from imagenet_jax.command_line import running
+
+def check(self, at, check=runtime.StopSignal.check):
+    if at == 1:
+        self._note(15, None)
+    check(self, at)
+
+runtime.StopSignal.check = check
+running.run('train')
+"""
+
+
+def test_a_signal_in_an_evaluation_saves_there_and_the_evaluation_is_made_later(reference, tmp_path):
+    command = [sys.executable, '-c', INTERRUPTED, '--workdir', str(tmp_path), *TINY]
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment())
+    assert ended.returncode == 143, ended.stderr
+    assert saved(tmp_path)[-1] == 23 and not any('eval/top1' in row for row in rows(tmp_path))
+    run(tmp_path)
+    assert_same(tmp_path, reference)
+    shutil.rmtree(tmp_path / 'checkpoints' / str(LAST))  # and once more, in the last evaluation
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment())
+    assert ended.returncode == 143, ended.stderr
+    assert 'done: ' in run(tmp_path)
+    assert_same(tmp_path, reference)
+
+
+def test_usr1_saves_and_the_run_goes_on(reference, tmp_path):
+    process = start(tmp_path, '--config.data.processes=1', '--config.checkpoint_steps=0')
+    stop_when(process, lambda: len(rows(tmp_path)) >= 5, signal.SIGUSR1)
+    output = finish(process)
+    assert 'SIGUSR1: saving after this step, and going on' in output
     assert_same(tmp_path, reference)
 
 

@@ -12,27 +12,49 @@ import pytest
 from jax.experimental import multihost_utils
 
 from imagenet_jax import runtime
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import Stopped
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @pytest.fixture
 def caught():
     """Signals that came to handlers which stood before."""
     seen = []
-    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in (signal.SIGTERM, signal.SIGINT)}
+    before = {n: signal.signal(n, lambda number, _: seen.append(number)) for n in NUMBERS}
     yield seen
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', NUMBERS)
 def test_a_signal_is_noted_and_a_second_one_is_not_kept_back(number, caught):
     with runtime.StopSignal() as stop:
-        assert stop.agreed(1) == 0
+        assert stop.agreed(1) == (0, False, 0)
+        stop.check(1)
         signal.raise_signal(number)
-        assert stop.agreed(1) == stop.agreed(2) == number and not caught
+        assert stop.agreed(1, 5) == stop.agreed(2, 5) == (number, False, 5) and not caught
+        with pytest.raises(Stopped) as stopped:
+            stop.check(1)
+        assert stopped.value.exit_code == 128 + number
         signal.raise_signal(number)
         assert caught == [number]
+
+
+def test_a_save_is_asked_for_once_and_the_run_goes_on(caught):
+    before = signal.getsignal(signal.SIGUSR1)
+    with runtime.StopSignal() as stop:
+        signal.raise_signal(signal.SIGUSR1)
+        stop.check(0)  # in an evaluation, which saves nothing
+        assert stop.agreed(1) == (0, True, 0) and stop.agreed(2) == (0, False, 0)
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def test_what_nohup_ignores_stays_ignored(caught):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with runtime.StopSignal() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.agreed(1).signal == 0
 
 
 def test_handlers_are_put_back(caught):
@@ -46,47 +68,15 @@ def test_hosts_agree_at_every_tenth_step(monkeypatch, caught):
     asked = []
 
     def gather(number):
-        asked.append(int(number))
-        return np.array([number, signal.SIGTERM])  # the other host was told to stop
+        asked.append(number.tolist())
+        return np.array([number, [signal.SIGTERM, 0, 3]])  # the other host was told to stop
 
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     monkeypatch.setattr(multihost_utils, 'process_allgather', gather)
     with runtime.StopSignal() as stop:
-        assert [stop.agreed(step) for step in range(1, 10)] == [0] * 9 and not asked
-        assert stop.agreed(10) == signal.SIGTERM and asked == [0]
-
-
-def test_without_hosts_nothing_is_joined(monkeypatch):
-    monkeypatch.setattr(jax.distributed, 'initialize', None)
-    runtime.join_hosts()
-
-
-@pytest.mark.parametrize(('given', 'message'), [
-    ({'count': 2}, 'need config.distributed.address'), ({'rank': 0}, 'need config.distributed.address'),
-    ({'address': 'localhost:1', 'count': 2, 'rank': 2}, r'config.distributed.rank=2 must be in 0\.\.count-1'),
-    ({'address': 'localhost:1'}, r'rank=-1 must be in 0\.\.count-1, and count is 0')])
-def test_half_given_hosts_are_an_error(given, message):
-    with pytest.raises(UserError, match=message):
-        runtime.join_hosts(**given)
-
-
-@pytest.mark.parametrize(('given', 'expected'), [
-    ({'address': 'far:1', 'count': 2, 'rank': 1}, ('far:1', 2, 1)), ({'detect': True}, ())])
-def test_hosts_are_joined_and_keep_their_signals(given, expected, monkeypatch):
-    calls, settings = [], {}
-    monkeypatch.setattr(jax.distributed, 'initialize', lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(jax.config, 'update', settings.__setitem__)
-    runtime.join_hosts(**given)
-    assert calls == [expected] and settings == {'jax_enable_preemption_service': False}
-
-
-def test_hosts_that_cannot_be_joined_are_an_error(monkeypatch):
-    def initialize(*_):
-        raise RuntimeError('no answer')
-    monkeypatch.setattr(jax.distributed, 'initialize', initialize)
-    monkeypatch.setattr(jax.config, 'update', lambda *_: None)
-    with pytest.raises(UserError, match='cannot join the other hosts: no answer'):
-        runtime.join_hosts(detect=True)
+        assert [stop.agreed(step) for step in range(1, 10)] == [(0, False, 0)] * 9 and not asked
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.agreed(10, 2) == (signal.SIGTERM, True, 3) and asked == [[0, 1, 2]]
 
 
 def test_settings(monkeypatch, tmp_path):

@@ -10,16 +10,28 @@ import inspect
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from imagenet_jax.errors import DISK, SaveError, Stopped, UserError
+from imagenet_jax.errors import DISK, SaveError, Stopped, UserError, first_line, ran_out_of_memory
+
+# Commands that save what they did after Ctrl-C; seconds that others have to end by themselves.
+_SAVING, _GRACE_S = ('train', 'sweep'), 1
 
 
 def run(name: str) -> NoReturn:
     """Runs a command on sys.argv and leaves with its exit code."""
-    leave(lambda: _start(name).main())
+    leave(lambda: _run(name))
+
+
+def _run(name: str) -> int | None:
+    module = _start(name)
+    with contextlib.nullcontext() if name in _SAVING else _ending_promptly():
+        return module.main()
 
 
 def leave(command: Callable[[], int | None]) -> NoReturn:
@@ -65,6 +77,11 @@ def exit_code(command: Callable[[], int | None]) -> int | str | None:
         if error.errno not in DISK:
             raise
         code = f'error: cannot write {error.filename or "the output"}: {error.strerror}'
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        code = (f'error: out of memory: {first_line(error)}; smaller images or batches, fewer --workers or, where an '
+                'accelerator is busy, JAX_PLATFORMS=cpu take less')
     finally:
         sys.stdout.flush()
     return code
@@ -99,6 +116,31 @@ def log_to_stderr(clock: bool = False) -> None:
     ours.handlers[:] = [handler]
     ours.setLevel(logging.INFO)
     ours.propagate = False
+
+
+@contextlib.contextmanager
+def _ending_promptly() -> Iterator[None]:
+    """While entered, Ctrl-C ends the process within 2 s, whatever holds it: XLA while it compiles, threads that decode.
+
+    The byte comes from the signal's handler in C, for which no Python has to run in the main thread.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+
+    def end():
+        while byte := reader.recv(1):
+            if signal.SIGINT in byte:
+                time.sleep(_GRACE_S)
+                with contextlib.suppress(Exception):
+                    sys.stdout.flush()
+                os._exit(130)  # worker processes end with it
+    threading.Thread(target=end, daemon=True, name='Ctrl-C').start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
 
 
 def _start(name: str):

@@ -110,7 +110,7 @@ def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: i
     evaluator = Evaluator(
         model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
         batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=mesh,
-        bad_samples=partial(data.bad_samples, source))
+        bad_samples=partial(data.bad_samples, source), remedy=f'lower --batch-size, now {batch_size}')
     variables = jax.device_put(trained.variables, NamedSharding(mesh, P()))
     show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty())
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):

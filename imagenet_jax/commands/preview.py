@@ -31,12 +31,13 @@ from PIL import Image
 from imagenet_jax import class_names, input_pipeline, inspection, models, runtime, sources, step
 from imagenet_jax.command_line import recipes
 from imagenet_jax.errors import UserError, writing
-from imagenet_jax.experiment import Length, Options, length, open_device_part, open_input
+from imagenet_jax.experiment import open_device_part, open_input
 from imagenet_jax.images.batch import Drawn, draw
 from imagenet_jax.images.decode import decode, image_size
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
+from imagenet_jax.run_options import Length, Options, length
 
 _OUTPUT = flags.DEFINE_string('output', None, 'the picture')
 _COUNT = flags.DEFINE_integer('count', 16, 'images in it', 1, 400)

@@ -21,7 +21,8 @@ from imagenet_jax.convert.plan import Encoding, Plan
 from imagenet_jax.convert.shards import make_shard, move, remove_abandoned, write
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import array_record
-from imagenet_jax.workers import Process, cores
+from imagenet_jax.worker_process import Process
+from imagenet_jax.workers import cores
 
 __all__ = ['Encoding', 'Plan', 'convert']
 
@@ -123,6 +124,8 @@ def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
             worker.ask(next(todo))
         with _progress(images) as show:
             while busy:
+                for worker in busy.values():
+                    worker.look()
                 for pipe in multiprocessing.connection.wait(busy, 0.2):
                     skipped += busy[pipe].answer()
                     _refuse_too_many(plan, skipped)

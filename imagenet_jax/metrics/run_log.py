@@ -47,11 +47,8 @@ class MetricWriter:
         self.workdir, self._path = Path(workdir), Path(workdir) / 'metrics.jsonl'
         self._next = 0 if resume_step is None else resume_step + 1
         self.rows = [] if resume_step is None else _kept_rows(self._path, resume_step)
-        with replacing(self._path) as file:
-            file.write_text(''.join(map(_line, self.rows)))
         self._began = time.monotonic() - max((row['seconds'] for row in self.rows if 'seconds' in row), default=0)
-        with writing(self._path):
-            self._file = self._path.open('a')
+        self._open()
         self._board = board.open_in(self.workdir, self._next)
 
     @property
@@ -59,11 +56,26 @@ class MetricWriter:
         """Of wall time until now, in all starts."""
         return time.monotonic() - self._began
 
-    def write(self, step: int, row: Mapping[str, float], best: float | None = None) -> None:
-        """One row of scalars, in which a value that is not finite becomes null; and for TensorBoard the best score."""
+    def _open(self):
+        with replacing(self._path) as file:
+            file.write_text(''.join(map(_line, self.rows)))
         with writing(self._path):
-            self._file.write(_line({'step': step, 'seconds': round(self.seconds, 1), **row}))
-            self._file.flush()
+            self._file = self._path.open('a')
+
+    def write(self, step: int, row: Mapping[str, float], best: float | None = None) -> None:
+        """One row of scalars, in which a value that is not finite becomes null; and for TensorBoard the best score.
+
+        The evaluation of the step that a run resumes from, which a signal broke off, goes into the row of that step.
+        """
+        entry = {'step': step, 'seconds': round(self.seconds, 1), **row}
+        if self.rows and self.rows[-1]['step'] == step:
+            self.rows[-1] |= entry
+            self._file.close()
+            self._open()
+        else:
+            with writing(self._path):
+                self._file.write(_line(entry))
+                self._file.flush()
         if self._board:
             shown = {_OF_THE_RUN.get(name, name): value for name, value in row.items() if value is not None}
             self._board.write_scalars(step, shown | ({} if best is None else {self._best_tag: best}))

@@ -16,7 +16,7 @@ from fixtures_images import image_folder, jpeg
 from fixtures_input import AUGMENT, ONE, VIEW, assert_same, take, train
 from runs import ROOT
 
-from imagenet_jax import sources
+from imagenet_jax import sources, worker_process
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.input_pipeline import Workers, eval_batches, train_batches
@@ -49,8 +49,8 @@ def test_two_processes_resume_ignore_signals_and_end_when_closed(spoiled):
     workers = set(multiprocessing.active_children()) - others
     assert len(workers) == 2
     for worker in workers:
-        os.kill(worker.pid, signal.SIGINT)
-        os.kill(worker.pid, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+            os.kill(worker.pid, number)
     taken += itertools.islice(batches, 14)  # more than lay ready when the signals came
     assert all(worker.is_alive() for worker in workers)
     assert_same(taken, train(spoiled, 18)[2:])
@@ -98,6 +98,21 @@ def test_a_killed_worker_is_an_error_and_not_a_hang(good):
     with pytest.raises(UserError, match=rf'worker process {killed.pid} has ended, with exit code -9'):
         take(batches, 10)
     assert all(ended(worker.pid) for worker in workers) and shared_memory() <= memory
+
+
+def test_a_stopped_worker_is_an_error_and_not_a_hang(monkeypatch):
+    monkeypatch.setattr(worker_process, '_STOPPED_S', 0)
+    worker = object.__new__(worker_process.Process)  # its own start takes seconds
+    worker._stopped_since = None
+    worker.pipe, _other_end = multiprocessing.Pipe()
+    with subprocess.Popen(['sleep', '600']) as worker._process:
+        try:
+            worker.look()
+            worker._process.send_signal(signal.SIGSTOP)
+            with pytest.raises(UserError, match=f'worker process {worker._process.pid} is stopped, as by SIGSTOP'):
+                worker.answer()
+        finally:
+            worker._process.kill()
 
 
 def shared_memory() -> set[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagenet_jax.experiment import Every
+from imagenet_jax.run_options import Every
 
 
 @pytest.mark.parametrize(('steps', 'last', 'expected'), [
