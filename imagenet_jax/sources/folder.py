@@ -15,12 +15,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from imagenet_jax.class_names import are_numbers
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import unsorted
 from imagenet_jax.sources.base import Files
 from imagenet_jax.sources.label_file import ALIASES
-from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, is_litter
+from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, is_litter, numbered
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,8 @@ class Folder(Files):
         if root is None:
             _refuse_missing(Path(path).expanduser(), split)
         flat = unsorted.images(root)
-        self.class_names, files, labels = unsorted.read(root, split, flat) if flat else _by_folder(root, num_classes)
+        self.class_names, files, labels = (
+            unsorted.read(root, split, flat, num_classes) if flat else _by_folder(root, num_classes))
         super().__init__(root, files, np.array(labels, np.int32))
 
     @classmethod
@@ -62,7 +62,7 @@ def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], li
     """Class names, paths and labels."""
     names, files, labels, ignored = class_folders(root), [], [], 0
     _refuse_no_classes(root, names)
-    class_names, numbers = _numbered(root, names, num_classes or len(names))
+    class_names, numbers = numbered(root, names, num_classes)
     for label, name in zip(numbers, names, strict=True):
         found, others = _images(root, name)
         if not found:
@@ -94,19 +94,6 @@ def _refuse_no_classes(root: Path, names: list[str]) -> None:
         if real in same:
             raise UserError(f'class folders {same[real]} and {name} of {root} are one folder, {real}')
         same[real] = name
-
-
-def _numbered(root: Path, folders: list[str], num_classes: int) -> tuple[tuple[str, ...], list[int]]:
-    """(class names in label order, each folder's label); a number without a folder is a class of its own."""
-    if are_numbers(folders):
-        numbers = list(map(int, folders))
-        if max(numbers) < num_classes and len(set(numbers)) == len(numbers):
-            found = dict(zip(numbers, folders, strict=True))
-            return tuple(found.get(number, str(number)) for number in range(max(numbers) + 1)), numbers
-        if numbers != sorted(numbers):
-            log.warning('%s: the class folders are numbers, but not all of them below %d: their order as text, %s, '
-                        'decides what label each is', root, num_classes, ', '.join(folders[:3]))
-    return tuple(folders), list(range(len(folders)))
 
 
 def _images(root: Path, name: str) -> tuple[list[str], int]:

@@ -1,7 +1,13 @@
 """What in a folder of images counts: class folders and images, not what systems leave behind."""
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from imagenet_jax.class_names import are_numbers
+
+log = logging.getLogger(__name__)
 
 # Of all formats that images/decode.py reads.
 EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.jif', '.jfi', '.pjpeg', '.pjp', '.mpo', '.png', '.apng', '.gif',
@@ -42,3 +48,21 @@ def archives(folder: Path) -> str:
                    if e.name.lower().endswith(_ARCHIVES) and not is_litter(e.name))
     few = ', '.join(names[:3]) + (', ...' if names[3:] else '')
     return f'. Is it still packed in {few}? Unpack it' if names else ''
+
+
+def numbered(root: Path, folders: Sequence[str], num_classes: int | None) -> tuple[tuple[str, ...], list[int]]:
+    """(class names in label order, each folder's label) of sorted class folders.
+
+    Whole numbers below `num_classes`, or below their count where that is None, are labels; one without a folder is a
+    class of its own. Other names are numbered in their order.
+    """
+    num_classes = num_classes or len(folders)
+    if are_numbers(folders):
+        numbers = list(map(int, folders))
+        if max(numbers) < num_classes and len(set(numbers)) == len(numbers):
+            found = dict(zip(numbers, folders, strict=True))
+            return tuple(found.get(number, str(number)) for number in range(max(numbers) + 1)), numbers
+        if numbers != sorted(numbers):
+            log.warning('%s: the class folders are numbers, but not all of them below %d: their order as text, %s, '
+                        'decides what label each is', root, num_classes, ', '.join(folders[:3]))
+    return tuple(folders), list(range(len(folders)))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import label_file
-from imagenet_jax.sources.listing import class_folders, is_image
+from imagenet_jax.sources.listing import class_folders, is_image, numbered
 
 _INSIDE = 'images'
 
@@ -42,20 +42,22 @@ def is_at(root: Path) -> bool:
     return bool(images(root) and label_file.candidates(root))
 
 
-def read(root: Path, split: str, files: Sequence[str]) -> tuple[tuple[str, ...], Sequence[str], list[int]]:
+def read(root: Path, split: str, files: Sequence[str], num_classes: int | None = None,
+         ) -> tuple[tuple[str, ...], Sequence[str], list[int]]:
     """(class names, paths, labels) of a split.
 
     Args:
       root: the split's folder.
       split: its name; '' where it is the whole data set, which is not numbered by others.
       files: its `images`.
+      num_classes: see `listing.numbered`.
 
     Raises:
       UserError: no table, or one that does not fit.
     """
     root = Path(os.path.abspath(root))
     table, classes = _classes(root, files)
-    names, origin = (split and _names(root)) or (_sorted(set(classes)), table)
+    names, origin = (split and _names(root, num_classes)) or (_sorted(set(classes)), table)
     number = {name: label for label, name in enumerate(names)}
     strangers = [at for at, name in enumerate(classes) if name not in number]
     if strangers:
@@ -79,14 +81,14 @@ def _classes(root: Path, files: Sequence[str]) -> tuple[Path, list[str]]:
     return table, label_file.read(table, root, files)
 
 
-def _names(root: Path) -> tuple[tuple[str, ...], Path] | None:
+def _names(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], Path] | None:
     """The classes as splits beside this one number them, and where that is said."""
     for split in [name for names in label_file.ALIASES for name in sorted(names)]:
         beside = root.parent / split
         if not beside.is_dir() or os.path.realpath(beside) == os.path.realpath(root):
             continue
         if not (files := images(beside)) and (folders := class_folders(beside)):
-            return tuple(folders), beside
+            return numbered(beside, folders, num_classes)[0], beside
         if files and split in label_file.ALIASES[0] and label_file.find(beside):
             return _sorted(set(_classes(beside, files)[1])), beside
     for file in (root.parent / 'wnids.txt', *(up / 'LOC_synset_mapping.txt' for up in root.parents[:5])):

@@ -32,6 +32,15 @@ def test_tiny_imagenet_as_unpacked(tmp_path):
             split='test')
 
 
+def test_folders_that_are_numbers_number_a_table_too(tmp_path):
+    names = ('0', '1', '2', '10', *map(str, range(3, 10)))
+    image_folder(tmp_path, {**{f'train/{name}/a.jpg': b'' for name in names}, 'val/a.jpg': b'', 'val/b.jpg': b'',
+                            'val.csv': b'image,label\na.jpg,10\nb.jpg,2\n'})
+    train, val = (create('folder', tmp_path, split, num_classes=11) for split in ('train', 'val'))
+    assert train.class_names == val.class_names == tuple(map(str, range(11)))
+    assert val.labels.tolist() == [10, 2]
+
+
 @pytest.mark.parametrize('inside', ['', 'ILSVRC', 'ILSVRC/Data/CLS-LOC'])
 def test_imagenet_as_kaggle_has_it(tmp_path, inside):
     data = 'ILSVRC/Data/CLS-LOC'
