@@ -96,7 +96,8 @@ class Checkpoints:
 
     def replace(self, state: TrainState, score: float, ema_score: float | None = None) -> None:
         """Saves a step anew, its evaluation made. Where this is cut short, the run goes on from the save before."""
-        self._manager.delete(int(state.step))
+        with self._saving(self._folder / str(int(state.step))):
+            self._manager.delete(int(state.step))
         self.save(state, score, ema_score)
 
     def _save(self, step, state, scores, more):
@@ -214,7 +215,7 @@ def load_variables(workdir: Path, *, best: bool = False, ema: bool = False) -> t
     workdir = expanded(workdir).absolute()
     folder = workdir / 'checkpoints'
     entry = record.read(workdir) if os.path.isdir(folder) else None
-    if entry is None or 'model' not in entry or not folder.is_dir():
+    if entry is None or 'model' not in entry:
         raise UserError(f'{workdir} must be the folder of a run, with config.json and checkpoints/; of a file of '
                         'weights `weights import` makes one'
                         + ('' if os.path.exists(workdir) else f'; {beside(workdir)}'))

@@ -6,7 +6,6 @@ import logging
 import zlib
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -92,7 +91,7 @@ def load(*, teacher: str, temperature: float = 4.0, weight: float = 0.9, student
         raise UserError(f'config.distill.weight={weight} must be above 0 and at most 1')
     where = f'config.distill.teacher={teacher}'
     try:
-        found = trained.load(Path(teacher).expanduser(), best=True, dtype=student.dtype.name)
+        found = trained.load(teacher, best=True, dtype=student.dtype.name)
     except UserError as error:
         raise UserError(f'{where}: {error}') from error
     if task.multi_label or found.task.multi_label:

@@ -99,6 +99,10 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives the name of a file to write, which takes the place of `path` when it is whole; raises as `writing`."""
     partial = path.with_name(f'{path.name}.tmp')
-    with writing(path):
-        yield partial
-        os.replace(partial, path)
+    try:
+        with writing(path):
+            yield partial
+            os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

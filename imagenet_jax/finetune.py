@@ -3,7 +3,6 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import flax.linen as nn
 import flax.traverse_util
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from imagenet_jax import record, weight_files, weights
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.class_names import are_numbers, first, match, of_published
-from imagenet_jax.errors import UserError, unknown
+from imagenet_jax.errors import UserError, expanded, unknown
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +89,8 @@ def load(source: str, model: nn.Module, class_names: Sequence[str] = (), head: s
 
 def _read(source: str, model: nn.Module) -> tuple[nn.Module, dict[str, dict], tuple[str, ...]]:
     """(the model with as many classes as the source has, variables for it, names of the classes)."""
-    folder = Path(source).expanduser()
     try:
+        folder = expanded(source)
         if (folder / 'checkpoints').is_dir():
             options, variables = load_variables(folder, best=True)
             theirs = model.clone(num_classes=options['num_classes'])

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 from jax._src import distributed  # the client of the coordination service has no public name
 
-from imagenet_jax.errors import Stopped, UserError, first_line, ran_out_of_memory
+from imagenet_jax.errors import SaveError, Stopped, UserError, first_line, ran_out_of_memory
 
 # The exit code where another process is gone: EX_TEMPFAIL of sysexits.h, nothing is wrong with this one.
 EXIT_LOST = 75
@@ -31,7 +31,7 @@ _NAMES, _LIFE, _COMPARED = 'imagenet_jax/names', 'imagenet_jax/life', 'imagenet_
 _LONGEST = 86_400  # seconds to wait for a host: a day
 _AGAIN = 'start all processes again, and the run goes on from its newest checkpoint'
 
-_watch: 'Watch | None' = None
+_peers: 'Peers | None' = None
 
 
 def join(address: str = '', count: int = 0, rank: int = -1, detect: bool = False, start_timeout: int = 300,
@@ -81,8 +81,8 @@ def _join(job: tuple, start_timeout: int, timeout: int) -> None:
     finally:
         late.cancel()
     state = distributed.global_state
-    global _watch
-    _watch = Watch(state.client, state.process_id, state.num_processes, timeout)
+    global _peers
+    _peers = Peers(state.client, state.process_id, state.num_processes, timeout)
 
 
 def _explain_aborts() -> None:
@@ -106,7 +106,7 @@ def _end(line: str, code: int) -> None:
     os._exit(code)
 
 
-class Watch:
+class Peers:
     """Beats for this process and listens for the others, in threads; ends it where another has ended or is lost.
 
     Args:
@@ -185,20 +185,26 @@ class Watch:
         """Where another process was lost, this one ends in here."""
         time.sleep(self._timeout + 5 * _BEAT_S)
 
-    def leave(self, line: str = '', code: int = 0) -> None:
-        """Tells the others that this process ends, and why where it is an error; they end then too."""
+    def leave(self, line: str = '', code: int = 0, at_once: bool = False) -> None:
+        """Tells the others that this process ends, and why where it is an error; they end then too. `at_once`: it ends
+        without what is registered to be done at its end."""
         if self._over.is_set():
             return
         self._over.set()
         with contextlib.suppress(Exception):
             self._client.key_value_set(f'{_LIFE}/end/{self._rank}', json.dumps([line, code]))
-        if code:
+        if at_once:
+            self._let_them_read()
+        elif code:
             atexit.register(self._go, code)
+
+    def _let_them_read(self) -> None:
+        if self._rank == 0:  # the store goes with this process
+            time.sleep(5 * _BEAT_S)
 
     def _go(self, code: int) -> None:
         """JAX would wait for the others to leave in good order first, which they do not."""
-        if self._rank == 0:
-            time.sleep(5 * _BEAT_S)  # the store goes with this process: the others shall have read it
+        self._let_them_read()
         sys.stderr.flush()
         os._exit(code)
 
@@ -244,8 +250,8 @@ def compare(what: str, entry: Mapping[str, object]) -> None:
     Raises:
       UserError: they differ, in every process.
     """
-    if _watch:
-        _watch.compare(what, entry)
+    if _peers:
+        _peers.compare(what, entry)
 
 
 @contextlib.contextmanager
@@ -254,10 +260,11 @@ def telling() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if _watch and not isinstance(error, Stopped):
+        if _peers and not isinstance(error, Stopped):
             if _may_come_of_another(error):
-                _watch.wait_for_cause()
-            _watch.leave(first_line(error) or type(error).__name__, 130 if isinstance(error, KeyboardInterrupt) else 1)
+                _peers.wait_for_cause()
+            _peers.leave(first_line(error) or type(error).__name__, 130 if isinstance(error, KeyboardInterrupt) else 1,
+                         at_once=isinstance(error, SaveError))
         raise
 
 
@@ -276,5 +283,5 @@ def together() -> Iterator[None]:
         with telling():
             yield
     finally:
-        if _watch:
-            _watch.leave()
+        if _peers:
+            _peers.leave()

@@ -32,8 +32,9 @@ def check(program: jax.stages.Compiled, what: str, remedy: str) -> None:
     copies, there = 1, (device.memory_stats() or {}).get('bytes_limit')
     if device.platform == 'cpu':
         copies = jax.local_device_count()
-        there = (free := free_memory()) and free + copies * given
-    if there and copies * (given + made) > there:
+        free = free_memory()
+        there = None if free is None else free + copies * given
+    if there is not None and copies * (given + made) > there:
         raise UserError(f'out of memory: {what} needs {_gb(copies * (given + made))}, of which {_gb(copies * given)} '
                         f'are its arguments, and {_name(device)} has {_gb(there)}; {remedy}')
 

@@ -27,8 +27,8 @@ _FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'augment.r
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
 # What differs between two starts of the same run without meaning anything.
-_FREE = ('resume_unchecked', 'run.versions', 'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts',
-         'run.parameters', 'run.multiply_adds', 'run.finished')
+_FREE = ('resume_unchecked', 'misclassified', 'parameter_table', 'distributed', 'run.versions', 'run.git_revision',
+         'run.device_kind', 'run.devices', 'run.hosts', 'run.parameters', 'run.multiply_adds', 'run.finished')
 # What is a section wherever it is; `loss` was a name in version 0.1.
 _SECTIONS = ('model', 'data', 'augment', 'policy', 'eval', 'normalize', 'erase', 'mix', 'distill', 'optimizer',
              'schedule', 'lookahead', 'distributed', 'run')
@@ -244,6 +244,7 @@ def _refuse_unchecked(workdir: Path, asked: bool) -> None:
 def _resolved(entry: dict) -> dict[str, Any]:
     """Flat, and with the dtype that was computed in where the config names none."""
     flat = flatten(entry)
+    flat['data.holdout'] = flat.get('data.holdout') or None  # 0 is none, as unset is
     dtype = flat.pop('run.dtype', None)
     return flat | ({'model.dtype': flat.get('model.dtype') or dtype} if dtype else {})
 

@@ -1,7 +1,6 @@
 """Files that hold a PyTorch state_dict: found on disk or on a model hub, read and written."""
 
 import argparse
-import contextlib
 import hashlib
 import logging
 import os
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from imagenet_jax.errors import UserError, beside, expanded, first_line, writing
+from imagenet_jax.errors import UserError, beside, expanded, first_line, replacing
 
 log = logging.getLogger(__name__)
 
@@ -104,14 +103,8 @@ def write(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """
     path = Path(path)
     save = _write_safetensors if _suffix(path) == '.safetensors' else _write_torch
-    partial = path.with_name(f'{path.name}.tmp')
-    try:
-        with writing(path):
-            save(partial, state_dict)
-            os.replace(partial, path)
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with replacing(path) as partial:
+        save(partial, state_dict)
 
 
 def _read_safetensors(path):

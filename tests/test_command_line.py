@@ -4,7 +4,9 @@ import gc
 import signal
 import subprocess
 import sys
+import time
 import weakref
+from pathlib import Path
 
 import pytest
 from fixtures_commands import called
@@ -41,6 +43,11 @@ def test_other_errors_and_exits_pass():
     assert running.exit_code(lambda: 1) == 1 and running.exit_code(lambda: None) is None
 
 
+def user_time(pid) -> int:
+    """Of a process, in the kernel's ticks."""
+    return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[11])
+
+
 def test_ctrl_c_ends_what_holds_the_main_thread():
     """As XLA does while it compiles: no exception gets into that, for minutes."""
     program = ('import hashlib; from imagenet_jax.command_line import running\n'
@@ -48,6 +55,9 @@ def test_ctrl_c_ends_what_holds_the_main_thread():
     with subprocess.Popen([sys.executable, '-c', program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as process:
         process.stdout.readline()
+        started = user_time(process.pid)
+        while user_time(process.pid) < started + 20:  # before that it may still be in Python
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130 and process.stderr.read() == ''
 

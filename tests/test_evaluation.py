@@ -158,7 +158,8 @@ class Digits:
 
 def test_the_worst_are_the_surest_and_are_read_again():
     evaluator = Evaluator(**dict.fromkeys(('model', 'normalize', 'task', 'batch_size', 'workers', 'bad_samples',
-                                           'mesh')), view=lambda image: image * 2, source=Digits(), mistakes=4)
+                                           'mesh', 'remedy')), view=lambda image: image * 2, source=Digits(),
+                          mistakes=4)
     wrong = {'index': np.array([3, 0, 2, 1, 4, 5]), 'predicted': np.array([7, 7, 8, 9, 7, 7]),
              'confidence': np.array([0.5, 0.75, 0.5, 0.875, -1, -1], np.float32)}
     result = Result({}, {}, wrong=wrong)

@@ -15,7 +15,7 @@ from fixtures_images import image_folder, jpeg
 from runs import TINY, contents, finish, numbers, rows, run, saved, start, stop_when
 
 from imagenet_jax import hosts, sources
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import SaveError, UserError
 
 # One device of its own each, so that two hosts and one host of two devices cut the batch alike.
 SMALL = (*TINY, '--config.model.norm=sync', '--config.log_steps=1', '--config.eval_steps=6',
@@ -84,9 +84,9 @@ def test_hosts_are_joined_and_keep_their_signals(given, expected, monkeypatch):
     calls, settings = [], {}
     monkeypatch.setattr(jax.distributed, 'initialize', lambda *arguments, **_: calls.append(arguments))
     monkeypatch.setattr(jax.config, 'update', settings.__setitem__)
-    for name in ('Watch', '_explain_aborts'):
+    for name in ('Peers', '_explain_aborts'):
         monkeypatch.setattr(hosts, name, lambda *_: None)
-    monkeypatch.setattr(hosts, '_watch', None)
+    monkeypatch.setattr(hosts, '_peers', None)
     hosts.join(**given)
     assert calls == [expected] and settings == {'jax_enable_preemption_service': False}
 
@@ -127,12 +127,12 @@ class Store:
 def watches(monkeypatch):
     """Makes so many processes' watches of one store, whose threads do nothing."""
     for name in ('_beat', '_look'):
-        monkeypatch.setattr(hosts.Watch, name, lambda self: None)
+        monkeypatch.setattr(hosts.Peers, name, lambda self: None)
     monkeypatch.setattr(hosts.atexit, 'register', lambda *_: None)
 
     def make(count, timeout=60):
         store = Store()
-        return store, [hosts.Watch(store, rank, count, timeout) for rank in range(count)]
+        return store, [hosts.Peers(store, rank, count, timeout) for rank in range(count)]
     return make
 
 
@@ -172,6 +172,19 @@ def test_who_leaves_is_not_lost_and_who_fails_is_quoted(watches):
     first._ends.pop(2)
     first._heard[2] = time.monotonic() + 1000
     assert first.why_over(time.monotonic() + 1000) is None
+
+
+def test_who_ends_at_once_lets_the_others_read_why_first(watches, monkeypatch):
+    """As where a disk is full: the process goes without what is registered for its end, and the store with rank 0."""
+    _, (first, second) = watches(2)
+    slept, registered = [], []
+    monkeypatch.setattr(hosts.time, 'sleep', slept.append)
+    monkeypatch.setattr(hosts.atexit, 'register', lambda *arguments: registered.append(arguments))
+    for peers, seconds in ((second, 0), (first, 5)):
+        monkeypatch.setattr(hosts, '_peers', peers)
+        with pytest.raises(SaveError), hosts.telling():
+            raise SaveError('no space')
+        assert sum(slept) == seconds and not registered
 
 
 def test_what_differs_is_said_in_every_process(watches):

@@ -59,7 +59,9 @@ def test_config(earlier):
 def test_nothing_is_taken_for_a_change(earlier, caplog):
     with caplog.at_level('INFO', 'imagenet_jax'):
         record.check_resumable(earlier, {**config().to_dict(), 'run': record.read(earlier)['run']})
-    assert caplog.messages == ['resuming with config.steps=0, which was 6']
+    # The recipe says now which batch its rate is for: it is this one.
+    assert caplog.messages == ['resuming with config.schedule.base_batch_size=64, which was 0',
+                               'resuming with config.steps=0, which was 6']
 
 
 @pytest.mark.parametrize('name', ['seresnet18', 'seresnet34'])

@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')
     parser.add_argument('--dtype', help='bfloat16, float16 or float32, where not as trained')
+    parser.add_argument('--exif', action=argparse.BooleanOptionalAction,
+                        help="turn images as their EXIF says, where not as the run's config.data.exif has it")
     add_view(parser, "the run's, or the import's")
 
 
@@ -26,8 +28,6 @@ def add_view(parser: argparse.ArgumentParser, otherwise: str) -> None:
     parser.add_argument('--interpolation', choices=list(FILTERS), help='of that, likewise')
     parser.add_argument('--mean', metavar='R,G,B', type=_colour, help='of pixels in 0..1, likewise')
     parser.add_argument('--std', metavar='R,G,B', type=_colour, help='likewise')
-    parser.add_argument('--exif', action=argparse.BooleanOptionalAction,
-                        help="turn images as their EXIF says, where not as the run's config.data.exif has it")
 
 
 def view(arguments: argparse.Namespace) -> tuple[dict, dict]:

@@ -80,7 +80,7 @@ def exit_code(command: Callable[[], int | None]) -> int | str | None:
     except (MemoryError, RuntimeError) as error:
         if not ran_out_of_memory(error):
             raise
-        code = (f'error: out of memory: {first_line(error)}; smaller images or batches, fewer --workers or, where an '
+        code = (f'error: out of memory: {first_line(error)}; smaller images or batches, fewer workers or, where an '
                 'accelerator is busy, JAX_PLATFORMS=cpu take less')
     finally:
         sys.stdout.flush()

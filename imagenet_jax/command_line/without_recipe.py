@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from imagenet_jax import catalog
-from imagenet_jax.command_line import recipe_files
+from imagenet_jax.command_line import recipe_files, running
 from imagenet_jax.errors import UserError, beside, expanded, unknown
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 _BATCH = 64         # images of an update, which a laptop and any GPU have room for
 _UPDATES = 16       # of an epoch, at least, or the batch is smaller
 _LEAST_BATCH = 8    # what up to 8 devices share
-_EVAL_SPLITS = ('val', 'validation', 'valid', 'test')
 
 
 def with_config(argv: list[str]) -> list[str]:
@@ -57,8 +56,9 @@ def look_at_data(config, path: str | None, given: Iterable[str]) -> None:
     Raises:
       UserError: there is no such data, or it cannot be read.
     """
-    from imagenet_jax import data as data_section  # imports NumPy and more, for which help does not wait
-    from imagenet_jax.options import apply
+    with running.importing():  # JAX too, for which help does not wait
+        from imagenet_jax import data as data_section
+        from imagenet_jax.options import apply
 
     def settle(name, value):
         if name not in given:
@@ -69,7 +69,8 @@ def look_at_data(config, path: str | None, given: Iterable[str]) -> None:
             raise UserError(f'no data {path}; {beside(expanded(path))}')
         settle('data.path', path)
         for name, value in _layout(config.data.path).items():
-            settle(name, value)
+            if name != 'data.eval_split' or 'data.holdout' not in given:  # which is to be made then
+                settle(name, value)
     elif not any(name.startswith('data.') for name in given):
         raise UserError('which images? Give --data, such as --data data/imagenet')
     data = apply(data_section.read, config.data, 'config.data')
@@ -87,9 +88,11 @@ def look_at_data(config, path: str | None, given: Iterable[str]) -> None:
 def _layout(path: str) -> dict[str, str]:
     """The format and splits of the data at a path, as far as they can be seen from outside."""
     from imagenet_jax import sources
+    from imagenet_jax.sources.shards import spellings
     found = {}
     if at := sources.formats_at(path, 'train'):
         found['data.format'] = at[0]
-    if split := next((split for split in _EVAL_SPLITS if set(at or [None]) & {*sources.formats_at(path, split)}), None):
+    names = (*spellings('val'), 'test')
+    if split := next((split for split in names if set(at or [None]) & {*sources.formats_at(path, split)}), None):
         found['data.eval_split'] = split
     return found

@@ -47,7 +47,7 @@ def main() -> None:
 def _convert(arguments) -> None:
     if not arguments.shard_index < arguments.shard_count:
         raise UserError(f'--shard-index {arguments.shard_index} must be in 0..{arguments.shard_count - 1}')
-    output = arguments.output.expanduser()
+    output = arguments.output
     if arguments.path and output.resolve() == Path(arguments.path).expanduser().resolve():
         raise UserError(f'--output {output} is --path: a split must not lie in one folder in two formats')
     encoding = Encoding(arguments.resize_shorter, arguments.max_side, arguments.quality, arguments.raw)

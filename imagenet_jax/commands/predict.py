@@ -21,7 +21,7 @@ from tqdm import tqdm
 from imagenet_jax.class_names import readable, shown
 from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
-from imagenet_jax.sources.listing import EXTENSIONS
+from imagenet_jax.sources.listing import EXTENSIONS, is_image, is_litter
 from imagenet_jax.trained import Trained, predict
 
 _BATCH_SIZE = 64
@@ -67,8 +67,8 @@ def _predict(arguments) -> int:
 def _files(image: Path) -> list[Path]:
     if not os.path.isdir(image):  # of any length
         return [image]
-    return sorted(file for file in image.rglob('*') if file.suffix.lower() in EXTENSIONS and file.is_file()
-                  and not file.name.startswith('.'))
+    return sorted(file for file in image.rglob('*') if is_image(file.name) and file.is_file()
+                  and not any(map(is_litter, file.relative_to(image).parts)))
 
 
 def _classes(trained: Trained, probabilities: np.ndarray, top: int) -> list[dict]:

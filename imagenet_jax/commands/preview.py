@@ -20,7 +20,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -30,7 +29,7 @@ from PIL import Image
 
 from imagenet_jax import class_names, input_pipeline, inspection, models, runtime, sources, step
 from imagenet_jax.command_line import recipes
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.errors import UserError, expanded, writing
 from imagenet_jax.experiment import open_device_part, open_input
 from imagenet_jax.images.batch import Drawn, draw
 from imagenet_jax.images.decode import decode, image_size
@@ -58,7 +57,7 @@ def _run(argv: list[str]) -> None:
 def _preview(config) -> None:
     if not _OUTPUT.value:
         raise UserError('where should the picture go? Give --output, such as --output preview.png')
-    output = Path(_OUTPUT.value)
+    output = expanded(_OUTPUT.value)
     if output.suffix.lower() not in Image.registered_extensions():
         raise UserError(f'--output {output}: name a picture, such as {output.with_suffix(".png")}')
     options = apply(Options, config, 'config')
@@ -122,6 +121,7 @@ def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pa
     if bad == index:
         return Pair(seen, seen, title, f'unreadable: {key}')
     image = source.image(index)
+    image = bytes(image) if isinstance(image, bytes) else image  # as stored, with data.exif too
     stored, (height, width) = decode(image), image_size(image)
     note = f'{width} x {height}, {key}'
     return Pair(stored, seen, title, note if bad < 0 else f'{note} for unreadable {source.key(bad)}')

@@ -15,9 +15,9 @@
                        the newest checkpoint in it
   --version            prints the version
 
-Leaves with 0; 1 after an error, which it explains; 143, 129 or 130 when SIGTERM,
-SIGHUP or Ctrl-C stopped it and the run was saved; 75 where another host was
-lost. SIGUSR1 saves and goes on.
+Leaves with 0; 1 after an error, which it explains; 143, 129 or 130 when
+SIGTERM, SIGHUP or Ctrl-C stopped it and the run was saved; 75 where another
+host was lost. SIGUSR1 saves and goes on.
 """
 
 import shlex

@@ -66,8 +66,7 @@ def decode_box(image: bytes | np.ndarray, width: int, box: tuple[int, int, int, 
 def stored_orientation(image: bytes) -> int:
     """How an encoded image has to be turned, 1..8; 1 where it does not say, or cannot be read."""
     try:
-        with pillow.opened(image) as picture:
-            return orientation.of(picture)
+        return orientation.of(pillow.exif(image))
     except Exception:  # decoding says what is wrong
         return 1
 

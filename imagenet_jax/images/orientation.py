@@ -9,12 +9,9 @@ _TURNS = {1: (False, False, False), 2: (False, False, True), 3: (False, True, Tr
           5: (True, False, False), 6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}
 
 
-def of(picture: Image.Image) -> int:
-    """An opened image's, of EXIF or XMP; 1 where it has none, or none that can be read."""
-    try:
-        number = picture.getexif().get(_TAG, 1)
-    except Exception:  # of every kind, on damaged bytes
-        return 1
+def of(exif: Image.Exif) -> int:
+    """An image's; 1 where it has none."""
+    number = exif.get(_TAG, 1)
     return number if number in _TURNS else 1
 
 

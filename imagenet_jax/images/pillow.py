@@ -50,13 +50,23 @@ def decode(image: bytes) -> np.ndarray:
             _check_tiff(picture.tag_v2, image)
         if picture.format in ('WEBP', 'AVIF') and _zeros(image) > max(_ZEROS, len(image) // 10 * (b'VP8 ' in image)):
             raise DecodeError('its end is missing: zeros stand there')
-        turned = orientation.of(picture) if picture.format == 'TIFF' else 1
+        turned = orientation.of(picture.getexif()) if picture.format == 'TIFF' else 1
         with turns.take(height * width):
             pixels = _pixels(picture)
             pixels = pixels if turned == 1 else orientation.stored(pixels, turned)  # Pillow turns a TIFF by itself
         if picture.format in ('TIFF', 'BMP', 'DIB', 'PPM') and _zeros(image) >= _ZEROS:
             _check_raw(pixels[::-1] if picture.format in ('BMP', 'DIB') else pixels)
         return pixels
+
+
+def exif(image: bytes) -> Image.Exif:
+    """An encoded image's; whatever Pillow raises. To look behind the pixels of a PNG it would decode them all."""
+    if image[:8] == _PNG:
+        found = Image.Exif()
+        found.load(next((chunk[8:-4] for kind, chunk in _chunks(image) if kind == b'eXIf'), b''))
+        return found
+    with opened(image) as picture:
+        return picture.getexif()
 
 
 def decode_jpeg(image: bytes) -> np.ndarray:

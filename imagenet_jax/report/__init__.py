@@ -22,7 +22,8 @@ SCORES = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mAP', 'em
           'ema_top5': 'EMA top-5', 'ema_mean_average_precision': 'EMA mAP'}
 # Options that change no result, so that runs with different ones are the same.
 _FREE = ('seed', 'message', 'run', 'distributed', 'data.path', 'data.images', 'data.processes', 'data.threads',
-         'eval_batch_size', 'confusion_epochs', 'checkpoint_steps', 'log_steps', 'compilation_cache', 'model.remat')
+         'eval_batch_size', 'confusion_epochs', 'misclassified', 'parameter_table', 'resume_unchecked',
+         'checkpoint_steps', 'log_steps', 'compilation_cache', 'model.remat')
 # Options that have a column of their own.
 _SHOWN = ('model.name', 'model.dtype', 'epochs', 'steps', 'batch_size', 'optimizer.learning_rate')
 

@@ -19,6 +19,7 @@ from imagenet_jax.sources.ilsvrc2012 import Ilsvrc2012
 from imagenet_jax.sources.image_list import ImageList
 from imagenet_jax.sources.lmdb import Lmdb
 from imagenet_jax.sources.parquet import Parquet
+from imagenet_jax.sources.shards import spellings
 from imagenet_jax.sources.synthetic import Synthetic
 from imagenet_jax.sources.tfds import Tfds
 from imagenet_jax.sources.upright import UprightSource
@@ -31,7 +32,7 @@ _SOURCES = {'folder': Folder, 'flat': Flat, 'list': ImageList, 'array_record': A
 # More is a label that is no class number: commands make a name for each.
 _MOST_CLASSES = 1_000_000
 # What a split to evaluate on is called.
-_TO_EVALUATE = ('val', 'valid', 'validation')
+_TO_EVALUATE = spellings('val')
 
 
 def names() -> list[str]:
@@ -74,14 +75,15 @@ def create(format: str, path: str, split: str, num_classes: int | None = None, s
     if format not in _SOURCES:
         raise unknown('data.format', format, names())
     if _SOURCES[format].on_disk and not path:
-        raise UserError(f'data.format={format} needs data.path, the root of the data set')
+        raise UserError(f'config.data.format={format} needs config.data.path, the root of the data set')
     with _reading(path):
         present = formats_at(path, split)
     copies = [name for name in present if not _SOURCES[name].refers]
     if format in copies and len(copies) > 1:
         raise UserError(f'{path} holds split {split!r} in two formats, {" and ".join(copies)}; keep one of them there')
     if _SOURCES[format].on_disk and format not in present and present:
-        raise UserError(f'{path} holds split {split!r} as {present[0]}, not as {format}: set data.format={present[0]}')
+        raise UserError(f'{path} holds split {split!r} as {present[0]}, not as {format}: set '
+                        f'config.data.format={present[0]}')
     made = {'num_classes': num_classes, 'size': size}  # for a source that makes its images
     given = {name: value for name, value in made.items() if name in option_lib.reads(_SOURCES[format])}
     with _reading(path):
@@ -99,12 +101,12 @@ def _reading(path: str) -> Iterator[None]:
     """While entered, an OSError means that something in the data set cannot be read, such as a folder of others; where
     there is nothing at `path`, an error goes on with what is beside it.
     """
+    root = expanded(path)
     try:
         yield
     except OSError as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     except UserError as error:
-        root = expanded(path)
         if not path or os.path.lexists(root) or len(os.fsencode(root.name)) > 255:
             raise
         raise UserError(f'{error}. {root} does not exist; {beside(root)}') from error
@@ -121,7 +123,8 @@ def _undivided(format: str, path: str, train_split: str, eval_split: str) -> str
     for name in dict.fromkeys((eval_split, *_TO_EVALUATE)):
         if source and name != train_split and source.is_at(path, name):
             raise UserError(f'config.data.holdout is for data without a split to evaluate on, and {path} has split '
-                            f'{name!r}: leave holdout at 0 and set config.data.eval_split={name}')
+                            f'{name!r}: leave holdout at 0 and set config.data.eval_split={name}; in a command, '
+                            '--option holdout=0')
     return '' if source and not source.is_at(path, train_split) and source.is_at(path, '') else train_split
 
 

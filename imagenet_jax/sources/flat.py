@@ -15,7 +15,7 @@ import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.base import Files
-from imagenet_jax.sources.listing import EXTENSIONS
+from imagenet_jax.sources.listing import is_image
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Flat(Files):
                             f'Such folders in {root.parent}: {", ".join(there) or "none"}')
         self.class_names = _wnids(root.parent / 'synsets.txt')
         names = sorted(e.name for e in os.scandir(root) if not e.name.startswith('.'))
-        files = [name for name in names if name.lower().endswith(EXTENSIONS)]
+        files = [name for name in names if is_image(name)]
         if len(files) < len(names):
             log.warning('%s: %d files or folders that are not images by their ending are left out', root,
                         len(names) - len(files))

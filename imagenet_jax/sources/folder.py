@@ -134,7 +134,7 @@ def _refuse_missing(base: Path, split: str) -> NoReturn:
     message = (f'no folder {base / split}; expected <root>/<split>/<class>/<image>. '
                f'Folders in {base}: {_few(folders) or "none"}{archives(base)}')
     if not base.is_dir():
-        raise UserError(message + (f'. {base} is a file: unpack it' if base.exists() else ', since it is missing'))
+        raise UserError(message + (f'. {base} is a file: unpack it' if base.exists() else ''))
     others = [name for names in ALIASES if split in names for name in sorted(names) if name != split]
     if found := [name for name in others if _root(base, name)]:
         raise UserError(f'{message}. Is it split {found[0]!r}? Set config.data.train_split or eval_split, or --split')

@@ -140,7 +140,7 @@ def _read_devkit(path: Path) -> _Devkit:
         if len(whole) > _LARGEST_DEVKIT:
             raise ValueError(f'it unpacks to more than {_LARGEST_DEVKIT:,} bytes')
         files = {Path(member.name).name: whole[member.offset_data:member.offset_data + member.size]
-                 for member in tars.members(io.BytesIO(whole), str(path), 0, len(whole)) if member.isfile()}
+                 for member in tars.members(io.BytesIO(whole), 'its tar', 0, len(whole)) if member.isfile()}
         meta, truth = files['meta.mat'], files['ILSVRC2012_validation_ground_truth.txt']
         _refuse_bomb(meta)
         rows = loadmat(io.BytesIO(meta), squeeze_me=True)['synsets']
@@ -150,7 +150,8 @@ def _read_devkit(path: Path) -> _Devkit:
         counts = {str(row['WNID']): int(row['num_train_images']) for row in counted}
         numbers = [int(line) for line in truth.split()]
     except Exception as error:  # of many kinds: from gzip, tarfile and loadmat
-        raise UserError(f'{path} cannot be read as the ILSVRC2012 devkit: {error!r}') from error
+        raise UserError(f'{path} cannot be read as the ILSVRC2012 devkit: '
+                        f'{error if isinstance(error, UserError) else repr(error)}') from error
     if not wnids or not numbers or set(numbers) - set(wnids):
         raise UserError(f'{path} is not the ILSVRC2012 devkit: {len(wnids)} classes, {len(numbers)} labels')
     return _Devkit(wnids, counts, numbers)

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from imagenet_jax.errors import UserError
+from imagenet_jax.sources.shards import spellings
 
 # Names that one split goes by.
-ALIASES = ({'train', 'training'}, {'val', 'valid', 'validation'}, {'test', 'testing'})
+ALIASES = ({'train', 'training'}, {*spellings('val')}, {'test', 'testing'})
 _TABLES, _TEXTS = ('.csv', '.tsv'), ('.csv', '.tsv', '.txt')
 _OF_ANY_SPLIT = ('labels', 'annotations', 'metadata')
 _GUESSES = {'sample', 'submission', 'predictions'}  # of Kaggle's test sets

@@ -45,7 +45,7 @@ def test_undo_takes_half_precision():
 
 @pytest.mark.parametrize('wrong', [{'std': (0.2, 0.0, 0.2)}, {'std': (0.2, -1.0, 0.2)}, {'mean': (0.5, np.inf, 0.5)}])
 def test_wrong_normalising_is_refused(wrong):
-    with pytest.raises(UserError, match=r'normalize\.mean .* must be finite, std above 0'):
+    with pytest.raises(UserError, match=r'config\.normalize\.(mean|std)=.* must be finite, std above 0'):
         Normalize(**wrong)
 
 

@@ -39,5 +39,5 @@ def test_eval_view_of_extreme_shapes(shape):
 
 
 def test_eval_crop_larger_than_the_resized_image_is_refused():
-    with pytest.raises(UserError, match=r'eval\.size 9 must be at most eval\.resize 8'):
+    with pytest.raises(UserError, match=r'config\.eval\.size=9 must be at most config\.eval\.resize=8'):
         EvalView(9, 8)

@@ -5,13 +5,13 @@ import io
 import numpy as np
 import pytest
 from fixtures_images import encode, image_folder, scene
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from imagenet_jax import sources
 from imagenet_jax.convert import Encoding
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.crops import RandomResized
-from imagenet_jax.images.decode import decode, decode_box, image_size
+from imagenet_jax.images.decode import decode, decode_box, image_size, stored_orientation
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.sources.upright import Upright
 
@@ -70,3 +70,15 @@ def test_stored_pixels_are_turned_for_good():
     data = held(6, 'JPEG')
     np.testing.assert_array_equal(Encoding(raw=20)(Upright(data)), EvalView(20, 20)(Upright(data)))
     assert (Encoding(raw=20)(data) != Encoding(raw=20)(Upright(data))).any()
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'TIFF'])
+def test_asking_decodes_no_pixels(kind, monkeypatch):
+    """Else an image would be decoded before its size is looked at, and so often as it is asked."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for given, turned in (({'exif': exif}, 6), ({}, 1)):
+        data = encode(scene(20, 10), kind, **given)
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFile.ImageFile, 'load', None)
+            assert stored_orientation(data) == turned

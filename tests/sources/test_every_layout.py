@@ -103,7 +103,7 @@ COPIES = [name for name in LAYOUTS if name != 'list']
 @pytest.mark.parametrize('format,other', list(itertools.permutations(COPIES, 2)))
 def test_another_format_is_suggested_and_two_are_refused(tmp_path, format, other):
     LAYOUTS[other](tmp_path)
-    refused(tmp_path, f'set data.format={other}', format=format, path=tmp_path)
+    refused(tmp_path, f'set config.data.format={other}', format=format, path=tmp_path)
     LAYOUTS[format](tmp_path)
     refused(tmp_path, 'two formats', format, other, format=format, path=tmp_path)
 
@@ -118,4 +118,4 @@ def test_a_list_may_lie_beside_any_format(tmp_path, format):
 
 
 def test_a_list_alone_is_suggested(tmp_path):
-    refused('set data.format=list', format='folder', path=text(tmp_path, train='any.JPEG 0\n'))
+    refused('set config.data.format=list', format='folder', path=text(tmp_path, train='any.JPEG 0\n'))

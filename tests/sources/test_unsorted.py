@@ -109,4 +109,4 @@ def test_both_splits_by_tables_number_the_training_classes(tmp_path):
 
 def test_a_list_beside_images_is_suggested(tmp_path):
     image_folder(tmp_path, {**TRAIN, 'val/a.jpg': b'', 'val.txt': b'a.jpg 1\n'})
-    refused('set data.format=list', path=tmp_path, split='val')
+    refused('set config.data.format=list', path=tmp_path, split='val')
