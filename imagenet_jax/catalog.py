@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 # By recipe of configs/, the models that it takes and that have no other; where it is given none, it trains the first.
 RECIPES = {
@@ -118,37 +119,19 @@ ALSO_PUBLISHED = {
     ('miniimagenet', 'zfnet_bn'): (_mini_imagenet(29.42),),
 }
 
-# How many arrays the state_dict of each model has, counts of batches left out, and how many numbers they hold: what
-# finds the few that are worth tracing where foreign weights do not fit the model that was named.
-ARRAYS = {
-    'alexnet': (16, 61_100_840), 'alexnet_bn': (37, 60_993_928), 'alexnet_cifar': (16, 57_026_378),
-    'alexnet_v1': (16, 60_965_224), 'alexnet_v1_cifar': (16, 58_294_666), 'alexnet_v2': (16, 61_838_248),
-    'ghostnet_100': (432, 5_204_476), 'ghostnet_130': (432, 7_387_356), 'mobilenet_v1': (137, 4_253_864),
-    'mobilenet_v2': (262, 3_538_984), 'mobilenet_v3_large': (266, 5_507_432), 'mobilenet_v3_small': (210, 2_554_968),
-    'oct_resnet50': (559, 25_610_152), 'oct_resnet50v2': (531, 25_594_792), 'regnetx_002': (222, 2_705_640),
-    'regnetx_004': (357, 5_194_184), 'regnetx_006': (267, 6_229_320), 'regnetx_008': (267, 7_296_968),
-    'regnetx_016': (297, 9_233_640), 'regnetx_032': (402, 15_359_112), 'regnetx_040': (372, 22_194_312),
-    'regnetx_064': (282, 26_283_464), 'regnetx_080': (372, 39_663_112), 'regnetx_120': (312, 46_202_440),
-    'regnetx_160': (357, 54_389_704), 'regnetx_320': (372, 107_973_576), 'regnety_002': (274, 3_183_844),
-    'regnety_004': (331, 4_371_296), 'regnety_006': (312, 6_084_920), 'regnety_008': (293, 6_293_056),
-    'regnety_016': (540, 11_255_102), 'regnety_032': (426, 19_502_498), 'regnety_040': (445, 20_708_928),
-    'regnety_064': (502, 30_665_684), 'regnety_080': (350, 39_265_812), 'regnety_120': (388, 51_918_928),
-    'regnety_160': (369, 83_712_956), 'regnety_320': (407, 145_205_058), 'resnest50': (395, 27_528_456),
-    'resnest50d': (405, 27_547_816), 'resnest101e': (796, 48_405_128), 'resnet8_cifar': (37, 75_770),
-    'resnet9_cifar': (42, 6_577_610), 'resnet18': (102, 11_699_112), 'resnet18d': (112, 11_718_472),
-    'resnet18v2': (90, 11_695_528), 'resnet20_cifar': (97, 271_098), 'resnet32_cifar': (157, 466_426),
-    'resnet34': (182, 21_814_696), 'resnet34d': (192, 21_834_056), 'resnet34v2': (170, 21_811_112),
-    'resnet44_cifar': (217, 661_754), 'resnet50': (267, 25_610_152), 'resnet50d': (277, 25_629_512),
-    'resnet50v2': (251, 25_594_792), 'resnet56_cifar': (277, 857_082), 'resnet101': (522, 44_654_504),
-    'resnet101d': (532, 44_673_864), 'resnet101v2': (506, 44_639_144), 'resnet110_cifar': (547, 1_736_058),
-    'resnet152': (777, 60_344_232), 'resnet152d': (787, 60_363_592), 'resnet152v2': (761, 60_328_872),
-    'resnext50_32x4d': (267, 25_097_128), 'resnext101_32x8d': (522, 88_994_216), 'seresnet18': (134, 11_789_224),
-    'seresnet34': (246, 21_977_440), 'seresnet50': (331, 28_141_144), 'seresnet101': (654, 49_432_216),
-    'vgg11': (22, 132_863_336), 'vgg11_bn': (54, 132_874_344), 'vgg13': (26, 133_047_848),
-    'vgg13_bn': (66, 133_059_624), 'vgg16': (32, 138_357_544), 'vgg16_bn': (84, 138_374_440),
-    'vgg19': (38, 143_667_240), 'vgg19_bn': (102, 143_689_256), 'wide_resnet50_2': (267, 68_951_464),
-    'zfnet': (16, 62_357_608), 'zfnet_bn': (31, 62_361_736),
-}
+
+class Sizes(NamedTuple):
+    """Of a model as `models.create` makes it where it is given nothing.
+
+    Attributes:
+      parameters, multiply_adds: as `summary.total` has them, at its own image size.
+      arrays, numbers: how many arrays its state_dict has, counts of batches left out, and how many numbers these hold:
+        what finds the few models that are worth tracing where foreign weights do not fit the one that was named.
+    """
+    parameters: int
+    multiply_adds: int
+    arrays: int
+    numbers: int
 
 
 def image_size(name: str) -> int:
@@ -156,13 +139,13 @@ def image_size(name: str) -> int:
     return 32 if name.endswith('_cifar') else 224
 
 
-def totals() -> dict[str, tuple[int, int]]:
-    """Model -> its parameters and multiply-adds, each model as `models.create` makes it where it is given nothing.
+def sizes() -> dict[str, Sizes]:
+    """Of every model.
 
     They are kept in sizes.json, since tracing every model takes a minute; `python tests/models/test_summary.py` writes
     them anew.
     """
-    return {name: tuple(pair) for name, pair in json.loads(_SIZES.read_text()).items()}
+    return {name: Sizes(*row) for name, row in json.loads(_SIZES.read_text()).items()}
 
 
 def config(name: str) -> str:

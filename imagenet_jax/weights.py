@@ -218,10 +218,10 @@ def _likeness(found: Mapping[str, tuple]) -> str:
     size = sum(math.prod(shape) * count for shape, count in shapes.items())
 
     def distance(name):  # the number of arrays first: it does not depend on that of classes
-        count, theirs = catalog.ARRAYS[name]
-        return 10 * abs(math.log(shapes.total() / count)) + abs(math.log(size / theirs))
-    scores, heads = {}, {}
-    for name in sorted(catalog.ARRAYS, key=distance)[:_TRACED]:
+        theirs = sizes[name]
+        return 10 * abs(math.log(shapes.total() / theirs.arrays)) + abs(math.log(size / theirs.numbers))
+    sizes, scores, heads = catalog.sizes(), {}, {}
+    for name in sorted(sizes, key=distance)[:_TRACED]:
         model = models.create(name)
         arrays, head = _arrays(model), _head(model)
         theirs = collections.Counter(array.torch_shape for key, array in arrays.items() if key not in head)

@@ -34,7 +34,7 @@ def with_config(argv: list[str]) -> list[str]:
 def get_config(model: str):
     """The recipe, before the data is looked at."""
     if model not in catalog.RECIPE_OF:
-        raise unknown('model', model, catalog.totals())
+        raise unknown('model', model, catalog.sizes())
     recipe = recipe_files.load(recipe_files.HOME / f'{catalog.RECIPE_OF[model]}.py').get_config(model)
     config = recipe_files.common().get_config()
     config.model.name, config.optimizer = model, recipe.optimizer

@@ -60,7 +60,7 @@ def _is_pattern(name: str) -> bool:
 
 def _chosen(patterns: Sequence[str]) -> list[str]:
     """Models that any of the patterns means, all where there are none. Raises UserError: one that means none."""
-    names = list(catalog.totals())
+    names = list(catalog.sizes())
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise unknown('model', pattern, names)
@@ -68,8 +68,8 @@ def _chosen(patterns: Sequence[str]) -> list[str]:
 
 
 def _list(names: Sequence[str], as_json: bool) -> None:
-    totals = catalog.totals()
-    rows = [_entry(name, *totals[name]) for name in names]
+    sizes = catalog.sizes()
+    rows = [_entry(name, sizes[name].parameters, sizes[name].multiply_adds) for name in names]
     if as_json:
         print(json.dumps(rows, indent=1))
         return

@@ -4,6 +4,7 @@ After a change of a model that is meant: python tests/models/test_summary.py wri
 """
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imagenet_jax import __main__, catalog, models
+from imagenet_jax import __main__, catalog, models, weights
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import summary
 
@@ -73,13 +74,17 @@ def test_too_small_images():
 
 
 def counted(name):
-    return summary.total(summary.layers(models.create(name), catalog.image_size(name)))
+    """What sizes.json keeps of a model."""
+    model = models.create(name)
+    arrays = weights._arrays(model).values()
+    return catalog.Sizes(*summary.total(summary.layers(model, catalog.image_size(name))), len(arrays),
+                         sum(math.prod(array.torch_shape) for array in arrays))
 
 
 @pytest.mark.parametrize('names', [FEW, pytest.param(models.names(), marks=pytest.mark.slow)], ids=['few', 'all'])
 def test_kept_sizes_are_the_models(names):
     """Where this fails and the model is right: python tests/models/test_summary.py"""
-    assert {name: catalog.totals()[name] for name in names} == {name: counted(name) for name in names}
+    assert {name: catalog.sizes()[name] for name in names} == {name: counted(name) for name in names}
 
 
 def test_list(run):

@@ -10,7 +10,7 @@ import pytest
 from fixtures_weights import assert_same, random_variables
 from runs import ROOT
 
-from imagenet_jax import catalog, models, weight_files, weights
+from imagenet_jax import models, weight_files, weights
 from imagenet_jax.errors import UserError
 
 CIFAR_WEIGHTS = ROOT.parent / 'shared' / 'data' / 'weights' / 'resnet20_cifar10.th'
@@ -145,15 +145,6 @@ def test_weights_of_another_model_are_recognised(resnet20, caplog):
         weights.from_torch(resnet20[0], {'a': np.ones(3), 'b': np.ones(4)})
     with pytest.raises(UserError, match='look like those of no registered model'):  # and not: several sets of weights
         weights.from_torch(resnet20[0], {f'body.{i}.bn1.{n}': np.ones(3) for i in range(9) for n in ('weight', 'bias')})
-
-
-@pytest.mark.parametrize('name', ['resnet20_cifar', pytest.param(None, marks=pytest.mark.slow)])
-def test_sizes_that_are_kept_are_right(name):
-    assert catalog.ARRAYS.keys() == set(models.names())
-    for one in [name] if name else models.names():
-        state_dict = weights.to_torch(models.create(one), random_variables(models.create(one), catalog.image_size(one)))
-        arrays = [value for key, value in state_dict.items() if not key.endswith('num_batches_tracked')]
-        assert catalog.ARRAYS[one] == (len(arrays), sum(value.size for value in arrays))
 
 
 def test_tensors_and_other_dtypes(resnet20):
