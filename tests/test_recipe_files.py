@@ -32,6 +32,13 @@ def test_a_file_of_that_name_goes_before(tmp_path, monkeypatch):
     assert recipes.make('digits.py:b', []).message == 'b' and recipes.make('digits', []).message == 'quick start'
 
 
+@pytest.mark.parametrize('given', ['resnet101', 'configs/resnet101.py'])
+def test_a_model_stands_for_its_recipe(given, caplog):
+    with caplog.at_level('INFO', 'imagenet_jax'):
+        assert recipes.make(given, []).model.name == 'resnet101'
+    assert f'{given} is a model: its recipe is configs/resnet50.py:resnet101' in caplog.text
+
+
 def test_a_name_takes_its_argument():
     assert recipes.make('resnet50:resnet18', []).model.name == 'resnet18'
     assert recipes.make('nvidia_resnet50:250', []).epochs == 250
@@ -40,7 +47,7 @@ def test_a_name_takes_its_argument():
 
 @pytest.mark.parametrize(('given', 'message'), [
     ('resnet5', r"^unknown recipe 'resnet5'; did you mean resnet50 or"),
-    ('resnet101', r'^no recipe resnet101; resnet101 is trained with --config configs/resnet50\.py:resnet101$'),
+    ('resnet101:resnet50', r'^no recipe resnet101; resnet101 is trained with --config configs/resnet50\.py:resnet101$'),
     ('configs/digit.py', r"^unknown recipe 'configs/digit\.py'; did you mean configs/digits\.py"),
     ('far/x.py', r'^no recipe far/x\.py; .* holds a\.py, notes$'),
     ('notes', 'notes is no recipe, which is a file of P'), ('empty.py', 'empty.py is no recipe: it defines no'),

@@ -78,7 +78,7 @@ def test_synthetic_data_needs_no_files(tmp_path):
 @pytest.mark.parametrize(('arguments', 'message'), [
     ((), 'error: which recipe?'),
     (('--config', 'configs/resnet51.py'), "unknown recipe 'configs/resnet51.py'; did you mean configs/resnet50.py"),
-    (('--config', 'configs/resnet101.py'),
+    (('--config', 'configs/resnet101.py:resnet50'),
      'error: no recipe configs/resnet101.py; resnet101 is trained with --config configs/resnet50.py:resnet101'),
     (('--config', 'configs/resnet50.py:resnet5'), "unknown model of this recipe 'resnet5'; did you mean resnet50"),
     (('--config', 'configs/resnet50.py:'), 'error: configs/resnet50.py: names nothing after its colon'),

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ import imagenet_jax
 from imagenet_jax import catalog
 from imagenet_jax.errors import UserError, beside, expanded, first_line, unknown
 
+log = logging.getLogger(__name__)
+
 # The recipes of this project: in a checkout a link to its configs/, in what was installed the files themselves.
 HOME = (Path(imagenet_jax.__file__).parent / 'configs').resolve()
 
@@ -21,18 +24,41 @@ def names() -> list[str]:
     return sorted(path.stem for path in HOME.glob('*.py') if path.stem not in ('__init__', 'common'))
 
 
+def resolved(value: str) -> str:
+    """FILE or FILE:ARGUMENT, of a name or path before the colon; the name of a model alone stands for its recipe.
+
+    Raises:
+      UserError: as `find`.
+    """
+    given, *argument = value.split(':', 1)
+    try:
+        path = find(given)
+    except UserError:
+        model = _name(given)
+        if argument or model not in catalog.RECIPE_OF:
+            raise
+        path, argument = find(catalog.RECIPE_OF[model]), [model]
+        log.info('%s is a model: its recipe is %s:%s', given, path, model)
+    return ':'.join([str(path), *argument])
+
+
+def _name(given: str) -> str:
+    """NAME of a recipe of this project, given as it is or as configs/NAME.py; '' of another path."""
+    ours = re.fullmatch(r'(?:configs/)?([\w-]+?)(?:\.py)?', given)
+    return ours[1] if ours else ''
+
+
 def find(given: str) -> Path:
     """The file that is meant by a recipe's name, or by a path; configs/NAME.py is known anywhere.
 
     Raises:
       UserError: there is none; says which was meant, or what there is beside it.
     """
-    path = expanded(given)
-    ours = re.fullmatch(r'(?:configs/)?([\w-]+?)(?:\.py)?', given)
+    path, name = expanded(given), _name(given)
     if os.path.isfile(path) and path.suffix == '.py':
         return path
-    if ours and ours[1] in names():
-        file = HOME / f'{ours[1]}.py'
+    if name in names():
+        file = HOME / f'{name}.py'
         return file.relative_to(os.getcwd()) if file.is_relative_to(os.getcwd()) else file  # as one would type it here
     if os.path.isfile(path):
         raise UserError(f'{path} is no recipe, which is a file of Python, such as configs/resnet50.py')
@@ -41,8 +67,8 @@ def find(given: str) -> Path:
     if path.stem in catalog.EARLIER_RECIPES:
         raise UserError(f'no recipe {given}; since version 0.2 it is --config {catalog.EARLIER_RECIPES[path.stem]}')
     scripts = sorted(str(file) for file in path.parent.glob('*.py'))
-    if ours:
-        raise unknown('recipe', given, dict.fromkeys([given.replace(ours[1], name) for name in names()] + scripts))
+    if name:
+        raise unknown('recipe', given, dict.fromkeys([given.replace(name, other) for other in names()] + scripts))
     raise unknown('recipe', given, scripts) if scripts else UserError(f'no recipe {path}; {beside(path)}')
 
 

@@ -74,9 +74,7 @@ def _with_path(argv: list[str]) -> list[str]:
         found = re.fullmatch(r'(--?config=)(.+)', arg, re.DOTALL)
         value = found[2] if found else argv[at + 1] if arg in ('-config', '--config') and at + 1 < len(argv) else ''
         if value:
-            given, *argument = value.split(':', 1)
-            done[at if found else at + 1] = (found[1] if found else '') + ':'.join(
-                [str(recipe_files.find(given)), *argument])
+            done[at if found else at + 1] = (found[1] if found else '') + recipe_files.resolved(value)
     return done
 
 
