@@ -64,7 +64,8 @@ def test_kill_9(moment, reference, tmp_path):
     assert (f'resuming at step {before[-1]}' in output) if before else ('resuming at step' not in output)
 
 
-@pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(('number', 'code'), [
+    (signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
 def test_signal_saves_and_says_how_to_go_on(number, code, reference, tmp_path):
     process = start(tmp_path, '--config.data.processes=1', '--config.checkpoint_steps=0')
     stop_when(process, lambda: len(rows(tmp_path)) >= 12, number)
@@ -92,6 +93,7 @@ running.run('train')
 """
 
 
+@pytest.mark.slow
 def test_a_signal_in_an_evaluation_saves_there_and_the_evaluation_is_made_later(reference, tmp_path):
     command = [sys.executable, '-c', INTERRUPTED, '--workdir', str(tmp_path), *TINY]
     ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment())
@@ -106,6 +108,7 @@ def test_a_signal_in_an_evaluation_saves_there_and_the_evaluation_is_made_later(
     assert_same(tmp_path, reference)
 
 
+@pytest.mark.slow
 def test_usr1_saves_and_the_run_goes_on(reference, tmp_path):
     process = start(tmp_path, '--config.data.processes=1', '--config.checkpoint_steps=0')
     stop_when(process, lambda: len(rows(tmp_path)) >= 5, signal.SIGUSR1)
@@ -183,6 +186,7 @@ WATCHED = ('--config.eval_steps=4', '--config.schedule.name=plateau', '--config.
            '--config.ema_decay=0.5')
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_amid_its_patience_waits_on(tmp_path):
     """Where next to nothing learns no evaluation is better than the first: the third halves the rate, and the fifth
     ends the run."""

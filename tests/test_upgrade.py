@@ -102,6 +102,7 @@ def test_the_run_goes_on(earlier):
 
 
 @pytest.mark.runs
+@pytest.mark.slow
 def test_the_run_goes_on_under_other_options(earlier):
     output = run(earlier, '--config.steps=7', '--config.optimizer.momentum=0', base=BASE)
     assert "/6: the optimizer's momentum: let go (config.optimizer)" in output and 'resuming at step 6' in output
