@@ -21,6 +21,7 @@ host was lost. SIGUSR1 saves and goes on.
 """
 
 import shlex
+import signal
 import sys
 from typing import NoReturn
 
@@ -42,6 +43,8 @@ def main() -> NoReturn:
 
 
 def _run(argv: list[str]) -> None:
+    # Schedulers send it so that a run saves: before there is anything to save, and after the end, it is nothing.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if _VERSION.value:
         print(f'imagenet_jax {imagenet_jax.__version__}')
         return
