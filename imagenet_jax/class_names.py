@@ -10,7 +10,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from importlib import resources
 
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, few
 
 
 @functools.cache
@@ -76,7 +76,7 @@ def _namings(theirs, ours):
 
 def first(names: Sequence[str]) -> str:
     """The first five, for messages."""
-    return ', '.join(map(repr, names[:5])) + (', ...' if len(names) > 5 else '')
+    return few(list(map(repr, names)), 5)
 
 
 def _as_imagenet(names: Sequence[str]) -> list[str]:

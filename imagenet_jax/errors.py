@@ -5,7 +5,7 @@ import difflib
 import errno
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 
@@ -29,8 +29,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in `known`: the nearest right names first, else all of them."""
     known = [str(k) for k in known]
     near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
-    hint = f'did you mean {" or ".join(near)}?' if near else f'known: {", ".join(known) or "none"}'
+    hint = f'did you mean {" or ".join(near)}?' if near else f'known: {few(known, len(known))}'
     return UserError(f'unknown {kind} {name!r}; {hint}')
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """For messages: the first names, and how many more there are; 'none' of none."""
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '') or 'none'
 
 
 def expanded(path: str | Path) -> Path:
@@ -52,7 +57,7 @@ def beside(path: Path) -> str:
     near = difflib.get_close_matches(path.absolute().relative_to(there).parts[0], found, n=3)
     if near:
         return f'did you mean {" or ".join(str(there / name) for name in near)}?'
-    return f'{there} holds {", ".join(found[:10]) or "nothing"}{", ..." if len(found) > 10 else ""}'
+    return f'{there} holds {few(found)}'
 
 
 def first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # for the command above
 from recipes import RECIPES, ROOT, arguments, get_config, module, pairs
 
 from configs import common, miniimagenet
-from imagenet_jax import catalog, models, record
+from imagenet_jax import catalog, models, options, record
 from imagenet_jax.command_line.recipes import make
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import Experiment
@@ -136,7 +136,7 @@ def test_misspelt_option_is_an_error(recipe):
 
 
 def test_every_model_option_is_read_by_a_model():
-    read = {option for name in models.names() for option in models.option_names(name)}
+    read = {option for name in models.names() for option in options.reads(models._REGISTRY[name])}
     assert set(common.get_config().model) - {'name'} <= read
 
 

@@ -71,8 +71,3 @@ def create(name: str, **given) -> Network:
       UserError: an unknown name, an option that the model does not have, or a value that the option cannot have.
     """
     return options.create(_REGISTRY, {'name': name, **given}, 'model')
-
-
-def option_names(name: str) -> list[str]:
-    """The options that `create(name, ...)` takes."""
-    return list(options.reads(_REGISTRY[name]))

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, few
 from imagenet_jax.sources import unsorted
 from imagenet_jax.sources.base import Files
 from imagenet_jax.sources.label_file import ALIASES
@@ -78,7 +78,7 @@ def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], li
                     min(stray))
     if len(names) == 1 and min(file.count('/') for file in files) > 1 and len({f.split('/')[1] for f in files}) > 1:
         raise UserError(f'{root} holds one class folder, {names[0]}, and that only folders: '
-                        f'{_few(class_folders(root / names[0]))}; if they are the classes, move them up to {root}')
+                        f'{few(class_folders(root / names[0]))}; if they are the classes, move them up to {root}')
     return class_names, files, labels
 
 
@@ -132,7 +132,7 @@ def _refuse_missing(base: Path, split: str) -> NoReturn:
     """Says what there is in the place of a split's folder."""
     folders = class_folders(base) if base.is_dir() else []
     message = (f'no folder {base / split}; expected <root>/<split>/<class>/<image>. '
-               f'Folders in {base}: {_few(folders) or "none"}{archives(base)}')
+               f'Folders in {base}: {few(folders)}{archives(base)}')
     if not base.is_dir():
         raise UserError(message + (f'. {base} is a file: unpack it' if base.exists() else ''))
     others = [name for names in ALIASES if split in names for name in sorted(names) if name != split]
@@ -145,7 +145,3 @@ def _refuse_missing(base: Path, split: str) -> NoReturn:
         message += (f'. {"They seem to be classes, without splits" if no_splits else "There is split train"}: '
                     "config.data.holdout=0.1 (--option holdout=0.1) holds out a tenth of its images as split 'val'")
     raise UserError(message)
-
-
-def _few(names: list[str]) -> str:
-    return ', '.join(names[:10]) + (f' and {len(names) - 10} more' if len(names) > 10 else '')

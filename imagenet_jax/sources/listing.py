@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imagenet_jax.class_names import are_numbers
+from imagenet_jax.errors import few
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ def archives(folder: Path) -> str:
     """For messages: which files in `folder` have to be unpacked first; '' where there are none."""
     names = sorted(e.name for e in (os.scandir(folder) if folder.is_dir() else ())
                    if e.name.lower().endswith(_ARCHIVES) and not is_litter(e.name))
-    few = ', '.join(names[:3]) + (', ...' if names[3:] else '')
-    return f'. Is it still packed in {few}? Unpack it' if names else ''
+    return f'. Is it still packed in {few(names, 3)}? Unpack it' if names else ''
 
 
 def numbered(root: Path, folders: Sequence[str], num_classes: int | None) -> tuple[tuple[str, ...], list[int]]:

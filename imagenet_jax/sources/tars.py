@@ -4,6 +4,7 @@ import io
 import shlex
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from imagenet_jax.errors import UserError
@@ -61,6 +62,8 @@ def members(file: BinaryIO, where: str, start: int, end: int) -> Iterator[tarfil
 def refuse_compressed(file: io.BufferedReader) -> None:
     """Raises UserError where `file`, at its start, is no tar but a compressed one."""
     if tool := next((tool for magic, tool in _COMPRESSED.items() if file.peek(8).startswith(magic)), ''):
-        name, new = shlex.quote(str(file.name)), shlex.quote(f'{file.name}.new')
-        raise UserError(f'{file.name} is compressed, so that nothing in it can be found without reading all before: '
-                        f'{tool} -dc {name} > {new} && mv {new} {name}')
+        path, new = Path(file.name), shlex.quote(f'{file.name}.new')
+        command = (f'{tool} -dc {shlex.quote(str(path))} > {new} && mv {new} {shlex.quote(str(path))}'
+                   if path.suffix == '.tar' else f'{tool} -d {shlex.quote(str(path.parent))}/*{path.suffix}')
+        raise UserError(f'{path} is compressed, so that nothing in it can be found without reading all before: '
+                        f'{command}')

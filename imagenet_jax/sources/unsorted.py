@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from imagenet_jax.errors import UserError
+from imagenet_jax.errors import UserError, few
 from imagenet_jax.sources import label_file
 from imagenet_jax.sources.listing import class_folders, is_image, numbered
 
@@ -64,8 +64,7 @@ def read(root: Path, split: str, files: Sequence[str], num_classes: int | None =
         first = strangers[0]
         hint = '; a class is given by its name, not by a number' if classes[first].isdecimal() else ''
         raise UserError(f'{table}: {len(strangers)} images are of classes that {origin} does not have, the first '
-                        f'{files[first]} of {classes[first][:80]!r}; it has {", ".join(names[:5])}'
-                        f'{", ..." if len(names) > 5 else ""}{hint}')
+                        f'{files[first]} of {classes[first][:80]!r}; it has {few(names, 5)}{hint}')
     return names, files, [number[name] for name in classes]
 
 

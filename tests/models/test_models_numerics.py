@@ -12,7 +12,7 @@ import optax
 import pytest
 from sklearn.datasets import load_sample_images
 
-from imagenet_jax import models
+from imagenet_jax import models, options
 from imagenet_jax.images.batch import Normalize
 
 pytestmark = pytest.mark.numerics
@@ -60,7 +60,7 @@ def kept_by_norms(name):
     *FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in models.names() if name not in FAST)])
 def started(request):
     name, _, short = request.param.partition('-')
-    dropout = {'dropout': 0.0} if 'dropout' in models.option_names(name) else {}
+    dropout = {'dropout': 0.0} if 'dropout' in options.reads(models._REGISTRY[name]) else {}
     model = models.create(name, num_classes=CLASSES, **dropout)
     if short:
         model = model.clone(rows=model.rows[:4]) if hasattr(model, 'rows') else model.clone(depths=(1, 1, 1, 1))
