@@ -139,6 +139,11 @@ def image_size(name: str) -> int:
     return 32 if name.endswith('_cifar') else 224
 
 
+def eval_resize(name: str, size: int) -> int:
+    """What the shorter side becomes before the centre crop of `size`: as for ImageNet, 256 of 224; CIFAR's is whole."""
+    return size if image_size(name) < 64 else round(size * 256 / 224)
+
+
 def sizes() -> dict[str, Sizes]:
     """Of every model.
 

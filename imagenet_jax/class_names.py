@@ -32,7 +32,7 @@ def readable(name: str) -> str:
 
 def shown(name: str) -> str:
     """'n01440764 tench' for 'n01440764'; any other name as it is."""
-    return f'{name} {readable(name)}'.rstrip() if readable(name) else name
+    return f'{name} {readable(name)}' if readable(name) else name
 
 
 def are_numbers(names: Sequence[str]) -> bool:

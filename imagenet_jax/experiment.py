@@ -195,8 +195,7 @@ class Experiment:
         return input_pipeline.train_pairs(self.train, self._augment, self.options.batch_size, self.options.seed, start,
                                           self.data.workers, self.mesh)
 
-    def evaluate(self, state: TrainState, check: Callable[[int], None] = lambda at: None,
-                 ) -> tuple[dict[str, float], Result]:
+    def evaluate(self, state: TrainState, check: Callable[[int], None]) -> tuple[dict[str, float], Result]:
         """One evaluation: its row, averaged weights beside the raw ones where there are any; all of the raw ones'.
         `check` is called with the number of each batch, and may break it off."""
         result = self._evaluate(state.variables, check=check)

@@ -39,7 +39,7 @@ def manager(folder: Path, **options) -> ocp.CheckpointManager:
 def quiet() -> Iterator[None]:
     """Without what Orbax warns of."""
     verbosity = absl_logging.get_verbosity()
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(min(verbosity, absl_logging.ERROR))
     try:
         with warnings.catch_warnings(action='ignore'):
             yield

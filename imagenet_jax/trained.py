@@ -26,11 +26,6 @@ from imagenet_jax.workers import cores
 
 log = logging.getLogger(__name__)
 
-# Of an import that says nothing else, how much smaller the crop is than the shorter side: as for ImageNet, 224 of 256.
-# CIFAR's images are seen whole.
-_CROP = 224 / 256
-
-
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A model and what goes with it.
@@ -88,7 +83,7 @@ def import_view(name: str, **changes) -> dict[str, Any]:
     are shown; `changes` are what is known better.
     """
     size = changes.get('size') or catalog.image_size(name)
-    return {'size': size, 'resize': size if catalog.image_size(name) < 64 else round(size / _CROP), **changes}
+    return {'size': size, 'resize': catalog.eval_resize(name, size), **changes}
 
 
 def _view(entry: Mapping, changes: Mapping) -> dict[str, Any]:

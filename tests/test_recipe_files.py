@@ -90,7 +90,8 @@ def test_data_says_what_no_recipe_does(photos):
     assert (config.data.format, config.data.path, config.data.eval_split) == ('folder', str(photos), 'val')
     assert (config.augment.size, config.eval.size, config.batch_size) == (224, 224, 8)
     assert (config.optimizer.learning_rate, config.schedule.base_batch_size) == (0.4, 1024)
-    assert looked_at('resnet20_cifar', str(photos)).augment.size == 32
+    small = looked_at('resnet20_cifar', str(photos))
+    assert (small.augment.size, small.eval.size, small.eval.resize) == (32, 32, 32)
 
 
 def test_the_command_line_goes_before_the_data(photos):

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import NoReturn
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from imagenet_jax import record
@@ -29,8 +28,6 @@ def run(command: Callable[[list[str]], None], usage: str,
 
 
 def _run(command, argv: list[str]) -> int | str | None:
-    if not flags.FLAGS['verbosity'].present:
-        absl_logging.set_verbosity(absl_logging.FATAL)  # Orbax narrates every save, and traces what it raises besides
     running.log_to_stderr(clock=True)
     return running.exit_code(partial(command, argv))  # here, since app.run holds on to exceptions and their tracebacks
 

@@ -40,7 +40,7 @@ def get_config(model: str):
     config.model.name, config.optimizer = model, recipe.optimizer
     config.schedule.base_batch_size = recipe.batch_size
     config.augment.size = config.eval.size = catalog.image_size(model)
-    config.eval.resize = round(config.eval.size * 256 / 224)
+    config.eval.resize = catalog.eval_resize(model, config.eval.size)
     config.batch_size = config.eval_batch_size = _BATCH
     return config
 
@@ -93,6 +93,6 @@ def _layout(path: str) -> dict[str, str]:
     if at := sources.formats_at(path, 'train'):
         found['data.format'] = at[0]
     names = (*spellings('val'), 'test')
-    if split := next((split for split in names if set(at or [None]) & {*sources.formats_at(path, split)}), None):
+    if split := next((split for split in names if set(at) & {*sources.formats_at(path, split)}), None):
         found['data.eval_split'] = split
     return found

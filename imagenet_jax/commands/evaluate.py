@@ -12,7 +12,6 @@ refused, and so are fewer classes than it has without names. An unreadable image
 
 import json
 import logging
-import math
 import sys
 from functools import partial
 
@@ -28,6 +27,7 @@ from imagenet_jax.command_line import checkpoints, data_sets, parsing
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator
+from imagenet_jax.metrics.results import finite
 from imagenet_jax.options import apply, key_value
 from imagenet_jax.task import Result
 from imagenet_jax.trained import Trained, renumber
@@ -59,8 +59,7 @@ def _evaluate(arguments) -> None:
     if arguments.json:
         where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path,
                  'split': split, 'images': len(source)}
-        print(json.dumps(where | {name: _finite(value) for name, value in (result.scalars | per_class).items()},
-                         indent=2))
+        print(json.dumps(finite(where | result.scalars | per_class), indent=2))
         return
     titles = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
     print(f'{data.path or data.format}, split {split!r}: {len(source):,} images, '
@@ -71,13 +70,6 @@ def _evaluate(arguments) -> None:
     for values in per_class.values():
         for name, value in values.items():
             print(f'  {name:20} {value:.4f}')
-
-
-def _finite(value):
-    """For JSON, which knows no NaN: null."""
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    return value if math.isfinite(value) else None
 
 
 def _section(arguments, trained: Trained) -> dict:

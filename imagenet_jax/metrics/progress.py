@@ -106,7 +106,7 @@ class Progress:
 
     def show(self, step: int, row: Mapping[str, float]) -> None:
         """Shows a row of metrics, in lines of 80 columns: of training what fits into one, of an evaluation all."""
-        said, evaluation = _training(row), evaluation_lines(row, f'step {step}  ', 'eval/')
+        said, evaluation = _training(row), evaluation_lines(row, f'step {step}  ')
         if not self._bar.disable:
             if said:
                 self._bar.set_postfix_str(', '.join(said[:3]))
@@ -123,20 +123,19 @@ class Progress:
         self._bar.close()
 
 
-def evaluation_lines(row: Mapping[str, float], head: str, prefix: str = '') -> list[str]:
+def evaluation_lines(row: Mapping[str, float], head: str) -> list[str]:
     """What a row has of an evaluation, in lines of 80 columns that each begin with `head`; [] where it has nothing.
 
-    `prefix` is put before each name. What is of averaged weights begins a line of its own. Images that could not be
+    What is of averaged weights begins a line of its own. Images that could not be
     read are told of where there are some.
     """
     lines = []
     for name, value in row.items():
         if not name.startswith('eval/') or value is None or (name == 'eval/bad_samples' and not value):
             continue
-        name = name.removeprefix('eval/')
         digits = 'd' if isinstance(value, int) else '#.4g' if name.endswith('loss') else '.4f'
-        part = f'{prefix}{name} {value:{digits}}'
-        another = not lines or (name.startswith('ema_') and 'ema_' not in lines[-1])
+        part = f'{name} {value:{digits}}'
+        another = not lines or (name.startswith('eval/ema_') and 'eval/ema_' not in lines[-1])
         if not another and len(lines[-1]) + 2 + len(part) <= _COLUMNS:
             lines[-1] += f'  {part}'
         else:

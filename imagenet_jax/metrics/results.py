@@ -61,9 +61,9 @@ class Results:
         for name in ('last', 'best', 'best_ema'):
             numbers = getattr(self, name)
             epoch = {'epoch': self._epoch(numbers['step'])} if numbers else {}
-            summary[name] = {key: _finite(value) for key, value in (numbers | epoch).items()}
+            summary[name] = numbers | epoch
         with replacing(Path(workdir) / 'summary.json') as file:
-            file.write_text(json.dumps(summary, indent=2) + '\n')
+            file.write_text(json.dumps(finite(summary), indent=2) + '\n')
 
     def _epoch(self, step: int) -> float:
         return round(step * self._about['epochs'] / self._about['steps'], 3)
@@ -75,8 +75,11 @@ class Results:
         return told or ['no evaluation']
 
 
-def _finite(value):
-    return value if not isinstance(value, float) or math.isfinite(value) else None
+def finite(value):
+    """For JSON, which knows no NaN: null where a number is not finite, in dicts too."""
+    if isinstance(value, dict):
+        return {name: finite(one) for name, one in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _shown(value: float | None) -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from PIL import Image
 
 from imagenet_jax.errors import UserError, replacing, writing
 from imagenet_jax.metrics import board
+from imagenet_jax.metrics.results import finite
 
 log = logging.getLogger(__name__)
 
@@ -162,5 +162,4 @@ def _is_row(row) -> bool:
 
 
 def _line(row: Mapping) -> str:
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    return json.dumps(finite) + '\n'
+    return json.dumps(finite(dict(row))) + '\n'

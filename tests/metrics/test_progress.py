@@ -101,9 +101,9 @@ def test_a_row_fits_80_columns(changes, line, capsys, monkeypatch):
 def test_lines_of_an_evaluation():
     assert evaluation_lines({'train/loss': 1.0}, 'done: ') == []
     row = {'eval/mean_average_precision': 0.51, 'eval/bad_samples': 2, 'eval/ema_mean_average_precision': 0.5}
-    assert evaluation_lines(row, 'done: ') == ['done: mean_average_precision 0.5100  bad_samples 2',
-                                               'done: ema_mean_average_precision 0.5000']
-    long = evaluation_lines({f'eval/score_number_{i}': 0.5 for i in range(10)}, 'step 1  ', 'eval/')
+    assert evaluation_lines(row, 'done: ') == ['done: eval/mean_average_precision 0.5100  eval/bad_samples 2',
+                                               'done: eval/ema_mean_average_precision 0.5000']
+    long = evaluation_lines({f'eval/score_number_{i}': 0.5 for i in range(10)}, 'step 1  ')
     assert len(long) == 5 and max(map(len, long)) <= 80 and ' '.join(long).count('score_number') == 10
 
 
