@@ -7,7 +7,7 @@ order of every published model's outputs, each with WordNet's words for it.
 
 import collections
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 
 from imagenet_jax.errors import UserError, few
@@ -35,7 +35,7 @@ def shown(name: str) -> str:
     return f'{name} {readable(name)}' if readable(name) else name
 
 
-def are_numbers(names: Sequence[str]) -> bool:
+def are_numbers(names: Collection[str]) -> bool:
     """Whether all names, of which there are some, are whole numbers such as '7' or '007'."""
     return bool(names) and all(name.isascii() and name.isdigit() for name in names)
 

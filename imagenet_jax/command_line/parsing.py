@@ -35,6 +35,7 @@ def whole(least: int, most: int = 2**31 - 1, words: str = 'must') -> Callable[[s
 
 count, positive = whole(0), whole(1)
 side = whole(1, 65_535, 'is no number of pixels: it must')  # of an image
+side_or_none = whole(0, 65_535)  # 0: the option is not used
 
 
 def fraction(text: str) -> float:

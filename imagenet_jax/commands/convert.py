@@ -24,13 +24,13 @@ def main() -> None:
     parser.add_argument('--split', metavar='S', required=True, help="such as train; '' where the layout has none")
     parser.add_argument('--output', metavar='DIR', type=parsing.path, required=True, help='made where missing')
     parser.add_argument('--name', metavar='S', default='', help="of the split in DIR; default: --split, or 'train'")
-    parser.add_argument('--resize-shorter', metavar='N', type=parsing.whole(0, 65_535), default=0,
+    parser.add_argument('--resize-shorter', metavar='N', type=parsing.side_or_none, default=0,
                         help='shrink larger images to N pixels on the shorter side')
-    parser.add_argument('--max-side', metavar='N', type=parsing.whole(0, 65_535), default=0,
+    parser.add_argument('--max-side', metavar='N', type=parsing.side_or_none, default=0,
                         help='and to N on the longer')
     parser.add_argument('--quality', metavar='Q', type=parsing.whole(1, 100), default=90,
                         help='of the JPEGs that shrunk images become, default %(default)s')
-    parser.add_argument('--raw', metavar='N', type=parsing.whole(0, 65_535), default=0,
+    parser.add_argument('--raw', metavar='N', type=parsing.side_or_none, default=0,
                         help='store pixels: the centre square of N x N, of images shrunk to N on the shorter side')
     parser.add_argument('--shards', metavar='N', type=parsing.count, default=0,
                         help='default: by the number of images')

@@ -29,9 +29,9 @@ def main() -> None:
     """The whole command."""
     parser = data_sets.parser('stats', __doc__)
     parser.add_argument('--split', metavar='S', required=True)
-    parser.add_argument('--size', metavar='N', type=parsing.whole(0, 65_535), default=0,
+    parser.add_argument('--size', metavar='N', type=parsing.side_or_none, default=0,
                         help='measure a centre crop of this side; 0: images as stored')
-    parser.add_argument('--resize', metavar='N', type=parsing.whole(0, 65_535), default=0,
+    parser.add_argument('--resize', metavar='N', type=parsing.side_or_none, default=0,
                         help='of the shorter side, before it; --size where not given')
     parser.add_argument('--max-images', metavar='N', type=parsing.count, default=0,
                         help='measure so many, evenly spaced; 0: all')

@@ -10,6 +10,7 @@ import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.decode import decode, decode_box, image_size
+from imagenet_jax.images.eval_view import LARGEST
 from imagenet_jax.images.ops import resize
 
 
@@ -75,8 +76,8 @@ class ShorterSide:
     def __post_init__(self):
         if not 0 < self.shorter[0] <= self.shorter[1]:
             raise UserError(f'config.augment.shorter={self.shorter} must be (least, most), 0 < least <= most')
-        if self.shorter[1] > 65_535:
-            raise UserError(f'config.augment.shorter={self.shorter} must be at most 65535, the side of a JPEG')
+        if self.shorter[1] > LARGEST:
+            raise UserError(f'config.augment.shorter={self.shorter} must be at most {LARGEST}, the side of a JPEG')
 
     def check(self, size: int, ramp: bool) -> None:
         """Raises UserError where windows of `size` do not fit, or where the size is to change."""

@@ -1,9 +1,9 @@
 """How a camera was held, by EXIF's tag: numbers 1 (upright) to 8 (JEITA CP-3451, Orientation)."""
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
-_TAG = 0x0112
+_TAG = ExifTags.Base.Orientation
 # To the upright image: whether rows become columns, and whether then the rows, and the columns, are mirrored.
 _TURNS = {1: (False, False, False), 2: (False, False, True), 3: (False, True, True), 4: (False, True, False),
           5: (True, False, False), 6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}
@@ -17,8 +17,9 @@ def of(exif: Image.Exif) -> int:
 
 def exif(number: int) -> bytes:
     """A JPEG's segment that says so."""
-    tag = b'MM\0*' + (8).to_bytes(4) + (1).to_bytes(2) + _TAG.to_bytes(2) + b'\0\3\0\0\0\1' + number.to_bytes(2)
-    content = b'Exif\0\0' + tag + bytes(6)
+    tags = Image.Exif()
+    tags[_TAG] = number
+    content = tags.tobytes()
     return b'\xff\xe1' + (len(content) + 2).to_bytes(2) + content
 
 

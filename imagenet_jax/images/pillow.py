@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from PIL import Image, features
+from PIL.ExifTags import Base
 
 from imagenet_jax.images import orientation
 from imagenet_jax.images.limits import DecodeError, refuse_bomb, turns
@@ -16,9 +17,8 @@ FORMATS = ('JPEG', 'PNG', 'GIF', 'BMP', 'DIB', 'PPM', 'TIFF', 'WEBP', 'JPEG2000'
 _PNG = b'\x89PNG\r\n\x1a\n'
 # Chunks of a PNG that change no pixel here. Pillow reads them all the same, and refuses an image for a long one.
 _PNG_NOTES = (b'tEXt', b'zTXt', b'iTXt', b'iCCP')
-# Tags of TIFF; of the two pairs, where strips and tiles lie and how long they are.
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _WHITE_IS_ZERO, _NUMBERS, _TILE_SIDES = 256, 257, 258, 259, 262, 339, (322, 323)
-_PLACES = (273, 279), (324, 325)
+# Tags of TIFF: where strips and tiles lie, and how long they are.
+_PLACES = (Base.StripOffsets, Base.StripByteCounts), (Base.TileOffsets, Base.TileByteCounts)
 # Bytes of zeros that no compression ends in, but WebP's lossy one, of a blank part: up to a twentieth of the file.
 _ZEROS = 16
 
@@ -78,8 +78,8 @@ def decode_jpeg(image: bytes) -> np.ndarray:
 def _size(picture: Image.Image) -> tuple[int, int]:
     width, height = picture.size
     if picture.format == 'TIFF':  # Pillow's may be turned
-        width, height = picture.tag_v2[_WIDTH], picture.tag_v2[_HEIGHT]
-        refuse_bomb(*(picture.tag_v2.get(side, 1) for side in _TILE_SIDES))
+        width, height = picture.tag_v2[Base.ImageWidth], picture.tag_v2[Base.ImageLength]
+        refuse_bomb(*(picture.tag_v2.get(side, 1) for side in (Base.TileLength, Base.TileWidth)))
     refuse_bomb(height, width)
     return height, width
 
@@ -91,7 +91,8 @@ def _pixels(picture: Image.Image) -> np.ndarray:
         grey = np.asarray(picture).astype(np.int64)
         bits, white_is_zero = 16, False
         if picture.format == 'TIFF':
-            bits, white_is_zero = picture.tag_v2[_BITS][0], picture.tag_v2.get(_WHITE_IS_ZERO) == 0
+            bits = picture.tag_v2[Base.BitsPerSample][0]
+            white_is_zero = picture.tag_v2.get(Base.PhotometricInterpretation) == 0
         grey = (grey >> bits - 8).clip(0, 255).astype(np.uint8)
         return np.repeat((255 - grey if white_is_zero else grey)[..., None], 3, axis=2)
     return np.asarray(picture.convert('RGB'))
@@ -123,10 +124,10 @@ def _check_png(image: bytes) -> None:
 
 def _check_tiff(tags: Mapping, image: bytes) -> None:
     """Raises DecodeError of signed pixels, and where zeros stand at the end of a compressed strip or tile."""
-    numbers = tags.get(_NUMBERS, (1,))
+    numbers = tags.get(Base.SampleFormat, (1,))
     if 2 in (numbers if isinstance(numbers, tuple) else (numbers,)):
         raise _no_scale('signed, or of 32 bits')
-    if tags.get(_COMPRESSION, 1) == 1:
+    if tags.get(Base.Compression, 1) == 1:
         return
     for starts, lengths in _PLACES:
         for start, length in zip(tags.get(starts, ()), tags.get(lengths, ()), strict=False):

@@ -54,8 +54,7 @@ class TrainView:
             if getattr(self, name) < 1:
                 raise UserError(f'config.augment.{name}={getattr(self, name)} must be at least 1')
         if isinstance(self.crop, (Pad, ShorterSide)):
-            self.crop.check(self.ramp.first_size if self.ramp and isinstance(self.crop, Pad) else self.size,
-                            self.ramp is not None)
+            self.crop.check(self.ramp.first_size if self.ramp else self.size, self.ramp is not None)
 
     def __call__(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Raises DecodeError."""

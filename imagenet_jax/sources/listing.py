@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 EXTENSIONS = ('.jpeg', '.jpg', '.jpe', '.jfif', '.jif', '.jfi', '.pjpeg', '.pjp', '.mpo', '.png', '.apng', '.gif',
               '.bmp', '.dib', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm', '.tif', '.tiff', '.webp', '.jp2', '.j2k', '.j2c',
               '.jpc', '.jpf', '.jpx', '.avif', '.avifs')
-# Beside names with a dot: copies of resources, thumbnails, what a check of the disk found, what was thrown away.
+# Beside names that begin with a dot: copies of resources, thumbnails, what a check of the disk found, what was deleted.
 _LITTER = {'__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN', 'System Volume Information'}
 _ARCHIVES = ('.zip', '.tar', '.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')
 

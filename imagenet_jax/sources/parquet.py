@@ -89,8 +89,9 @@ class Parquet(Source):
     def _number(self, split: str, texts: list[pa.ChunkedArray]) -> tuple[tuple[str, ...], np.ndarray]:
         """Class names and labels, where labels are texts."""
         texts = pa.chunked_array([chunk.cast(pa.large_string()) for part in texts for chunk in part.chunks],
-                                 pa.large_string())
-        names, others = set(texts.unique().to_pylist()), _files(self._root, 'train') if split != 'train' else []
+                                 pa.large_string()).combine_chunks().dictionary_encode()
+        found = texts.dictionary.to_pylist()
+        names, others = set(found), _files(self._root, 'train') if split != 'train' else []
         if others:
             columns = (parquet_columns.read_labels(file, self._option)[2] for file in others)
             known = {text for column in columns for text in column.unique().to_pylist()}
@@ -100,9 +101,8 @@ class Parquet(Source):
             names = known
         names = tuple(sorted(names))
         number = {name: label for label, name in enumerate(names)}
-        encoded = texts.combine_chunks().dictionary_encode()
-        places = np.array([number[name] for name in encoded.dictionary.to_pylist()], np.int32)
-        return names, places[encoded.indices.to_numpy()]
+        places = np.array([number[name] for name in found], np.int32)
+        return names, places[texts.indices.to_numpy()]
 
     def _open_cache(self):
         self._cache: collections.OrderedDict[int, tuple] = collections.OrderedDict()

@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from imagenet_jax.class_names import are_numbers
 from imagenet_jax.errors import UserError, few
 from imagenet_jax.sources import label_file
 from imagenet_jax.sources.listing import class_folders, is_image, numbered
@@ -97,5 +98,5 @@ def _names(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], Path] 
 
 
 def _sorted(names: set[str]) -> tuple[str, ...]:
-    numbers = all(name.isdecimal() for name in names)
+    numbers = are_numbers(names)
     return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))

@@ -6,7 +6,7 @@
     root/classnames.txt                 optional: class names, or classes.txt; here or beside the shards
 
 In each tar a sample is the files of one name up to its first dot: `KEY.jpg` (or another ending of an image) with the
-label in `KEY.cls`, a whole number as text, or in `KEY.json`. Split '' is the root's own 0000.tar, 0001.tar, ...
+label in `KEY.cls`, a whole number as text, or in `KEY.json`. Split '' is all numbered tars of the root.
 """
 
 import json
@@ -116,7 +116,7 @@ def _samples(file: Path, field: str) -> Iterator[tuple[int, tuple[int, int], str
                 raise UserError(f'{file}: {len(without)} of {len(samples)} samples have no label, the first '
                                 f'{without[0]}: expected a file of its name up to the first dot and .cls or .json')
             for sample in samples:
-                yield _label(file, opened.fileno(), field, *sample.label), sample.image, sample.name
+                yield _label(file, opened.fileno(), field, *sample.label[1:]), sample.image, sample.name
     except OSError as error:
         raise UserError(f'{file} cannot be read: {error}') from error
     except UserError as error:
@@ -150,7 +150,7 @@ def _scan(file: Path, opened: BinaryIO, label_endings: tuple[str, ...]) -> list[
     return list(samples.values())
 
 
-def _label(file: Path, opened: int, field: str, rank: int, name: str, offset: int, size: int) -> int:
+def _label(file: Path, opened: int, field: str, name: str, offset: int, size: int) -> int:
     where = f'{file}: {name}'
     if size > _LONGEST_LABEL:
         raise UserError(f'{where} is no label: it has {size} bytes')

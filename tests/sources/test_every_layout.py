@@ -13,14 +13,6 @@ from fixtures_sources import create, refused
 from imagenet_jax import sources
 
 
-@pytest.fixture(autouse=True, scope='module')
-def cache(tmp_path_factory):
-    """The user's cache, for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        yield
-
-
 def test_unknown_format_suggests_the_nearest():
     refused('data.format', "'foldr'", 'did you mean folder', format='foldr')
     elsewhere = {'array_record', 'ilsvrc2012', 'tfds'}  # have test files of their own

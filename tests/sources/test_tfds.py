@@ -21,14 +21,6 @@ tfds = pytest.importorskip('tensorflow_datasets')
 NAMES = ('ant', 'bee', 'cat')
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """The user's cache, for this test alone."""
-    folder = tmp_path_factory.mktemp('cache')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
-    return folder / 'imagenet_jax' / 'labels'
-
-
 def prepare(data_dir, name='tiny', version='1.0.0', config=None, features=None, supervised=('image', 'label'),
             splits=None) -> Path:
     """A prepared data set, three records a shard; the folder it is in."""

@@ -15,14 +15,6 @@ from imagenet_jax.convert import Plan, convert
 from imagenet_jax.sources import tars, webdataset
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    """The user's cache, for this test alone."""
-    folder = tmp_path_factory.mktemp('cache')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(folder))
-    return folder / 'imagenet_jax' / 'labels'
-
-
 def one(root, *files, name='train-0.tar', **options):
     """The split of one tar."""
     tar(root / name, files)
