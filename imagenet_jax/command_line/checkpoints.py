@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
     """Adds them; `alone` says that the command has arguments without a name, which no list may swallow."""
     several = {'action': 'append'} if alone else {'action': 'extend', 'nargs': '+'}
     parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path, **several,
-                        help='the folder of a run or an import; may be given again: the mean of their answers')
+                        help='the folder of a run or an import, or weights that say what they are, as `weights '
+                             'import` takes them: hf:timm/NAME; may be given again: the mean of their answers')
     parser.add_argument('--best', action='store_true',
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')

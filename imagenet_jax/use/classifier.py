@@ -215,12 +215,14 @@ class _Views:
 
 def load(source: str | Path, *others: str | Path, best: bool = False, ema: bool = False, dtype: str | None = None,
          exif: bool | None = None, view: Mapping[str, Any] | None = None,
-         normalize: Mapping[str, Any] | None = None) -> Classifier:
-    """The model of a run's folder, or of one that weights were imported to; an ensemble where `others` are given.
+         normalize: Mapping[str, Any] | None = None, model: str | Mapping[str, Any] | None = None) -> Classifier:
+    """The model of a run's folder, of an import's, or of a file of weights or hf:OWNER/NAME; an ensemble where `others`
+    are given.
 
     The arguments are those of `trained.load`, for each. Raises UserError.
     """
-    return Classifier(*(trained.load(each, best=best, ema=ema, dtype=dtype, exif=exif, view=view, normalize=normalize)
+    return Classifier(*(trained.load(each, best=best, ema=ema, dtype=dtype, exif=exif, view=view, normalize=normalize,
+                                     model=model)
                         for each in (source, *others)))
 
 
