@@ -87,4 +87,6 @@ def _order(module: str, found: Mapping[str, Any]) -> tuple:
 
 
 def _by_number(name: str) -> list:
-    return [(int(part), '') if part.isdigit() else (-1, part) for part in re.split(r'\.|(?<=fc)', name)]
+    # By name the classifier would come first.
+    return [(int(part), '') if part.isdigit() else (-(part != 'classifier'), part)
+            for part in re.split(r'\.|(?<=fc)', name)]

@@ -2,7 +2,7 @@
 
 import json
 
-from fixtures_trained import variables_of
+from fixtures_weights import random_variables
 
 from imagenet_jax import models, weight_files, weights
 
@@ -17,10 +17,10 @@ TINY = {'architecture': 'resnet8_cifar', 'num_classes': 3, 'label_names': ['ant'
     'input_size': [3, 32, 32], 'crop_pct': 0.8, 'mean': [0.5, 0.5, 0.5], 'std': [0.25, 0.25, 0.25], 'num_classes': 3}}
 
 
-def snapshot(folder, config=TINY, file='model.safetensors', seed=0):
+def snapshot(folder, config=TINY, file='model.safetensors'):
     """The folder, of a small model of three classes, and its variables."""
     model = models.create('resnet8_cifar', num_classes=3)
-    variables = variables_of(model, 32, seed)
+    variables = random_variables(model)
     weight_files.write(folder / file, weights.to_torch(model, variables))
     if config is not None:
         (folder / 'config.json').write_text(json.dumps(config))

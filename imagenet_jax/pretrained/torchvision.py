@@ -67,7 +67,7 @@ _FILES = {
         'resnet152': ('resnet152-f82ba261',),
         'resnext50_32x4d': ('resnext50_32x4d-1a0047aa',),
         'resnext101_32x8d': ('resnext101_32x8d-110c445d',),
-        'wide_resnet50_2': ('wide_resnet50_2-32ee1156',),
+        'wide_resnet50_2': ('wide_resnet50_2-9ba9bcbe',),
     },
 }
 
