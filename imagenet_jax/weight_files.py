@@ -49,7 +49,7 @@ def find(source: str) -> tuple[Path, dict[str, str]]:
 def names_weights(source: str | Path) -> bool:
     """Whether `source` is a file of weights, a folder with one or of another code's checkpoint, or on a hub; not one
     of a run or an import."""
-    path = Path(source)
+    path = Path(source) if str(source).startswith('hf:') else expanded(source)
     if str(source).startswith('hf:') or path.suffix in SUFFIXES or os.path.isfile(path):
         return True
     return os.path.isdir(path) and not os.path.isdir(path / 'checkpoints') and any(

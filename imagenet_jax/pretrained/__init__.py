@@ -49,7 +49,7 @@ def read(source: str | Path, *, model: Mapping[str, Any] | None = None, view: Ma
       view: of the section eval, likewise.
       normalize: likewise.
       class_names: in the order of the outputs, likewise.
-      best: see `load_variables`; of a run or an import alone.
+      best: see `load_variables`; of a file, which holds one set of weights, that one.
       ema: see `weights.from_torch`, or `load_variables`.
 
     Raises:
@@ -58,8 +58,6 @@ def read(source: str | Path, *, model: Mapping[str, Any] | None = None, view: Ma
     options, view, normalize = dict(model or {}), dict(view or {}), dict(normalize or {})
     if not weight_files.names_weights(source):
         return _copy(expanded(source), options, view, normalize, class_names, best, bool(ema))
-    if best:
-        raise UserError(f'{source} is one set of weights, of which none is the best: --best is of runs')
     path, origin = weight_files.find(str(source))
     found = _described(path, origin['sha256'], view)
     if found:

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pytest
 from fixtures_commands import called
-from fixtures_images import jpeg
+from fixtures_images import jpeg, scene
 from fixtures_snapshots import RESNET50, TINY, snapshot
 from fixtures_weights import assert_same, random_variables
+from PIL import Image
 
 import imagenet_jax
 from imagenet_jax import models, pretrained, record, trained
@@ -80,7 +81,7 @@ def test_another_model_than_it_says_is_told(tiny, caplog):
     (TINY | {'pretrained_cfg': {'interpolation': 'lanczos'}}, "config.json: unknown eval.interpolation 'lanczos'"),
     (TINY | {'pretrained_cfg': {'crop_pct': 3}}, 'config.json: config.eval.crop_ratio=3'),
     (TINY | {'pretrained_cfg': {'std': [0, 0, 0]}}, 'config.json: config.normalize.std'),
-    (TINY | {'num_classes': 4}, r'its head has 3 classes, the model 4')])
+    (TINY | {'label_names': None, 'num_classes': 4}, r'its head has 3 classes, the model 4')])
 def test_what_is_refused(copied, config, message):
     with pytest.raises(UserError, match=message):
         pretrained.read(copied(config))
@@ -95,7 +96,7 @@ def test_what_it_lacks_can_be_given(copied):
 
 
 @pytest.mark.parametrize(('source', 'options', 'message'), [
-    ('tiny', {'best': True}, 'none is the best'), ('tiny', {'ema': True}, 'holds no averaged weights'),
+    ('tiny', {'ema': True}, 'holds no averaged weights'),
     ('absent.pth', {}, 'no such file'), ('absent', {}, 'must be the folder of a run'),
     ('run', {'model': 'resnet8_cifar'}, 'is no file of weights')])
 def test_load_refuses(tiny, tmp_path, source, options, message):
@@ -148,3 +149,27 @@ def test_a_config_of_timms_is_no_run(tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(RESNET50))
     with pytest.raises(UserError, match='must be the folder of a run'):
         trained.load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.numerics
+@pytest.mark.parametrize('name', ['resnet18.a1_in1k', 'mobilenetv3_small_100.lamb_in1k', 'mobilenetv2_100.ra_in1k'])
+def test_answers_are_timms(name, tmp_path, monkeypatch):
+    """From a photograph to probabilities: timm's own snapshot, transform and model."""
+    reference = pytest.importorskip('torch_reference')
+    reference.torchvision_models()
+    timm, constants = pytest.importorskip('timm'), pytest.importorskip('huggingface_hub.constants')
+    model = reference.randomise(timm.create_model(name))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+    repository, revision = tmp_path / f'models--timm--{name}', '0123456789abcdef0123456789abcdef01234567'
+    (repository / 'refs').mkdir(parents=True)
+    (repository / 'refs' / 'main').write_text(revision)
+    (repository / 'snapshots').mkdir()
+    timm.models._hub.save_for_hf(model, str(repository / 'snapshots' / revision), safe_serialization=True)
+    found = imagenet_jax.load(f'hf:timm/{name}')
+    config = timm.data.resolve_data_config({}, model=model, use_test_size=True)
+    image = Image.fromarray(scene(300, 400))
+    with reference.torch.no_grad():
+        expected = model(timm.data.create_transform(**config)(image)[None]).softmax(-1).numpy()
+    np.testing.assert_allclose(found.predict([image]), expected, atol=5e-3 * expected.max())
