@@ -66,7 +66,7 @@ def _in_folder(folder: Path) -> Path:
     for pattern in _FLAX:
         if paths := sorted(folder.glob(pattern)):
             raise _of_other_flax(paths[0])
-    raise UserError(f'{folder} holds none of {", ".join(_HUB_FILES)}')
+    raise UserError(f'{folder} holds none of {", ".join(_HUB_FILES)}, and is no folder of a run')
 
 
 def _of_other_flax(path: Path) -> UserError:

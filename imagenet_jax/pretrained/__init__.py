@@ -6,6 +6,7 @@ torchvision's name of the file, by timm's config.json beside it, or by the confi
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from imagenet_jax.pretrained.hub_config import Described
 
 log = logging.getLogger(__name__)
 
+_SAY = '--model NAME of `weights import`, or model=NAME of `imagenet_jax.load`'
 _NOTHING = Described('', '', {}, 0, {}, {}, (), {})
 
 
@@ -56,15 +58,15 @@ def read(source: str | Path, *, model: Mapping[str, Any] | None = None, view: Ma
       UserError: no such source, it is damaged, of a model that is not here or that is not known, or does not fit it.
     """
     options, view, normalize = dict(model or {}), dict(view or {}), dict(normalize or {})
-    if not weight_files.names_weights(source):
+    if not str(source).startswith('hf:') and os.path.isdir(expanded(source) / 'checkpoints'):
         return _copy(expanded(source), options, view, normalize, class_names, best, bool(ema))
     path, origin = weight_files.find(str(source))
     found = _described(path, origin['sha256'], view)
     if found:
         log.info('%s', _told(found))
     elif 'name' not in options:
-        raise UserError(f'{source} does not say which model it is of: --model NAME (of `imagenet_jax.load`, '
-                        f'model=NAME); {weights.likeness(weight_files.read(path))}')
+        alike = weights.likeness(weight_files.read(path))
+        raise UserError(f'{source} does not say which model it is of, {_SAY} does; {alike}')
     options = _options(found, options) if found else options
     made = models.create(**options)
     sections, seen = _sections(options['name'], found, view, normalize)
@@ -85,7 +87,7 @@ def import_view(name: str, kept: Mapping[str, Any], changes: Mapping[str, Any]) 
     kept = chosen(kept)
     if 'resize' in changes:  # the ratio would hold instead
         kept.pop('crop_ratio', None)
-    elif 'size' in changes and 'resize' in kept:
+    elif 'size' in changes and {'size', 'resize'} <= kept.keys():
         kept['resize'] = round(changes['size'] * kept['resize'] / kept['size'])
     known = kept | dict(changes)
     size = known.get('size') or catalog.image_size(name)
@@ -113,8 +115,8 @@ def _told(found: Described) -> str:
 def _options(found: Described, given: dict[str, Any]) -> dict[str, Any]:
     """The section `model`, of what is found and what is given."""
     if not found.model and 'name' not in given:
-        raise UserError(f'{found.by}: {found.stranger}; where one of the models here has its arrays, --model NAME '
-                        '(of `imagenet_jax.load`, model=NAME) says which')
+        raise UserError(f'{found.by}: {found.stranger}; where one of the models here has its arrays, say so by '
+                        f'{_SAY}')
     count = {'num_classes': found.num_classes}
     if given.get('name', found.model.get('name')) == found.model.get('name'):
         return found.model | count | given
@@ -123,7 +125,9 @@ def _options(found: Described, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sections(name, found: Described | None, view, normalize) -> tuple[dict[str, dict], EvalView]:
-    kept, where = (found, f'{found.by}: ') if found else (_NOTHING, '')
+    kept = found or _NOTHING
+    changed = ', with what options change' if view or normalize else ''
+    where = f'{found.by}{changed}: ' if found and found.by else ''
     section = import_view(name, kept.eval, view)
     try:
         seen, seen_as = apply(EvalView, section, 'eval'), apply(Normalize, kept.normalize | normalize, 'normalize')

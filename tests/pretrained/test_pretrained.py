@@ -76,7 +76,7 @@ def test_another_model_than_it_says_is_told(tiny, caplog):
 
 
 @pytest.mark.parametrize(('config', 'message'), [
-    (None, r'does not say which model it is of: --model NAME .*; its arrays look like resnet8_cifar with 3 classes'),
+    (None, r'which model it is of, --model NAME .* does; its arrays look like resnet8_cifar with 3 classes'),
     (TINY | {'architecture': 'resnet8_gn'}, "config.json: unknown architecture 'resnet8_gn'; .* --model NAME"),
     (TINY | {'pretrained_cfg': {'interpolation': 'lanczos'}}, "config.json: unknown eval.interpolation 'lanczos'"),
     (TINY | {'pretrained_cfg': {'crop_pct': 3}}, 'config.json: config.eval.crop_ratio=3'),
