@@ -5,9 +5,7 @@ A task is chosen by config.loss and asked for everything that depends on it; no 
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,27 +14,14 @@ import optax
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.average_precision import average_precision
+from imagenet_jax.metrics.calibration import binned
+from imagenet_jax.metrics.evaluation_result import Result
+from imagenet_jax.metrics.per_class import Counts, mean
 from imagenet_jax.models.layers import at_least_float32
 from imagenet_jax.options import refuse_above
 
 if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
     from imagenet_jax.sources import Source
-
-
-class Result(NamedTuple):
-    """What an evaluation found.
-
-    Attributes:
-      scalars: name -> number, of the whole split.
-      per_class: name -> float64 (K,), NaN where a class has no image; {} where the task measures none.
-      confusion: int (K, K), rows the label, columns the prediction; None where an image may have several classes.
-      wrong: of each image, in no order: its `index` in the source, the class `predicted`, and `confidence`, the
-        probability of that class, or -1 where it is right or could not be told; {} where nobody asked.
-    """
-    scalars: dict[str, float]
-    per_class: dict[str, np.ndarray]
-    confusion: np.ndarray | None = None
-    wrong: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +88,10 @@ class Task(abc.ABC):
         """(N, K) -> (N, K) in 0..1: how likely each class is."""
 
     @abc.abstractmethod
+    def own(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """int32 (N,): each image's class; of several that of the largest logit, -1 where it has none."""
+
+    @abc.abstractmethod
     def likely(self, probabilities: np.ndarray, top: int) -> np.ndarray:
         """Of one image's (K,): numbers of the classes to name, likeliest first."""
 
@@ -162,15 +151,28 @@ class Softmax(Task):
         valid = mask & readable & jnp.isfinite(loss)
         hits = (best == labels[:, None]) & valid[:, None]
         confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, best[:, 0]].add(valid.astype(jnp.int32))
+        confidence = jnp.where(valid, jax.nn.softmax(at_least_float32(logits)).max(-1), 0)
         return {'loss': jnp.where(mask, loss, 0.0).sum(), 'top1': hits[:, 0].sum(dtype=jnp.int32),
-                'top5': hits.sum(dtype=jnp.int32), 'confusion': confusion}, {}
+                'top5': hits.sum(dtype=jnp.int32), 'confusion': confusion,
+                'labels': jnp.zeros(classes, jnp.int32).at[labels].add(mask.astype(jnp.int32)),
+                'calibration': binned(confidence, hits[:, 0], mask)}, {}
 
     def result(self, sums, rows, count):
+        """An image without an answer is of its class, and predicted as none."""
         del rows
-        return Result({name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')}, {}, sums['confusion'])
+        confusion, calibration = sums['confusion'], sums['calibration']
+        counts = Counts(confusion.diagonal(), confusion.sum(0), sums['labels'])
+        accuracy = counts.accuracy()
+        scalars = {name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')}
+        scalars |= {'macro_f1': counts.macro_f1(), 'mean_class_accuracy': mean(accuracy),
+                    'expected_calibration_error': calibration.error}
+        return Result(scalars, {'class_accuracy': accuracy}, confusion, calibration)
 
     def probabilities(self, logits):
         return jax.nn.softmax(logits)
+
+    def own(self, logits, labels):
+        return labels
 
     def likely(self, probabilities, top):
         return np.argsort(-probabilities, kind='stable')[:top]
@@ -237,13 +239,19 @@ class Sigmoid(Task):
             'scores': jnp.where(valid, logits, -jnp.inf), 'labels': jnp.where(mask[:, None], labels, jnp.nan)}
 
     def result(self, sums, rows, count):
-        precision = average_precision(rows['scores'], rows['labels'])
-        mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float('nan')
-        return Result({'mean_average_precision': mean, 'loss': float(sums['loss']) / count},
-                      {'average_precision': precision})
+        """F1 is of the classes that are likelier than not."""
+        scores, labels = rows['scores'], rows['labels']
+        precision, said, there = average_precision(scores, labels), scores > 0, labels == 1
+        counts = Counts(*(x.sum(0) for x in (said & there, said & ~np.isnan(labels), there)))
+        return Result({'mean_average_precision': mean(precision), 'macro_f1': counts.macro_f1(),
+                       'loss': float(sums['loss']) / count}, {'average_precision': precision})
 
     def probabilities(self, logits):
         return jax.nn.sigmoid(logits)
+
+    def own(self, logits, labels):
+        best = jnp.where(labels == 1, logits, -jnp.inf).argmax(-1).astype(jnp.int32)
+        return jnp.where((labels == 1).any(-1), best, -1)
 
     def likely(self, probabilities, top):
         """All that are likelier than not, however many."""
