@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from imagenet_jax.class_names import readable
 from imagenet_jax.errors import replacing
 from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.metrics.evaluation_result import Result
@@ -62,14 +63,17 @@ def examples(evaluator: Evaluator, result: Result, names: Sequence[str]) -> np.n
     Returns:
       uint8 (height, width, 3).
     """
+    names = [readable(name) or name for name in names]
     labels, predicted = evaluator.source.labels[result.images['index']], result.images['classes'][:, 0]
+    shown = [(pair, evaluator.worst(result, (labels == pair.label) & (predicted == pair.predicted)))
+             for pair in pairs(result)]
+    columns = max((len(found) for _, found in shown), default=0)
     images, titles = [], []
-    for pair in pairs(result):
-        found = evaluator.worst(result, (labels == pair.label) & (predicted == pair.predicted))
-        title = f'{names[pair.label]}\ntaken for {names[pair.predicted]}\n{pair.images} of {pair.of}'
+    for pair, found in shown:
+        title = f'{names[pair.label]}\n→ {names[pair.predicted]}\n{pair.images} of {pair.of}'
         images += [each.image for each in found]
-        titles += [f'{title}, {each.confidence:.1%} sure' for each in found]
-        missing = EXAMPLES - len(found)
+        titles += [f'{title}, {each.confidence:.0%} sure' for each in found]
+        missing = columns - len(found)
         images += [np.full((evaluator.view.size, evaluator.view.size, 3), 255, np.uint8)] * missing
         titles += ['\n\n'] * missing
-    return image_grid(np.stack(images), titles, EXAMPLES) if images else None
+    return image_grid(np.stack(images), titles, columns) if images else None
