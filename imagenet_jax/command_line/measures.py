@@ -2,46 +2,48 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagenet_jax.class_names import shown
-from imagenet_jax.metrics.evaluation_result import Result
-from imagenet_jax.use.confusion import Pair
-from imagenet_jax.use.confusion import pairs as pairs_of
+
+if TYPE_CHECKING:  # help does not wait for JAX
+    from imagenet_jax.metrics.evaluation_result import Result
+    from imagenet_jax.use.confusion import Pair
 
 _TITLES = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss',
            'macro_f1': 'macro F1', 'mean_class_accuracy': 'mean class accuracy',
            'expected_calibration_error': 'expected calibration error', 'real_top1': 'top-1 by ReaL labels',
-           'real_images': 'images with ReaL labels', 'mean_corruption_error': 'mean corruption error'}
+           'real_images': 'images with ReaL labels', 'mean_corruption_error': "mean error over AlexNet's"}
 # Classes that are all shown; of more the worst ten.
 _FEW, _WORST = 20, 10
 
 
-def as_dict(result: Result, names: Sequence[str]) -> dict[str, Any]:
+def as_dict(result: 'Result', names: Sequence[str], pairs: 'Sequence[Pair]') -> dict[str, Any]:
     """All that there is for JSON: the scalars, each measure of a class by its name, the most confused pairs."""
     per_class = {measure: dict(zip(names, map(float, values), strict=True))
                  for measure, values in result.per_class.items()}
     told = [{'label': names[pair.label], 'predicted': names[pair.predicted], 'images': pair.images, 'of': pair.of}
-            for pair in pairs_of(result)]
+            for pair in pairs]
     return result.scalars | per_class | ({} if result.confusion is None else {'most_confused': told})
 
 
-def lines(where: Mapping[str, Any], result: Result, names: Sequence[str], pairs: bool) -> Iterator[str]:
+def lines(where: Mapping[str, Any], result: 'Result', names: Sequence[str],
+          pairs: 'Sequence[Pair] | None') -> Iterator[str]:
     """For a person to read.
 
     Args:
       where: the path, format and split, and how many images.
       result: of the evaluation.
       names: one a class.
-      pairs: whether the most confused are told of.
+      pairs: the most confused; None where nobody asked.
     """
     yield (f'{where["path"] or where["format"]}, split {where["split"]!r}: {where["images"]:,} images, '
            f'{result.scalars["bad_samples"]:,} unreadable')
     yield from _scalars(result.scalars)
     for measure, values in result.per_class.items():
         yield from _per_class(measure, dict(zip(names, values.tolist(), strict=True)))
-    if pairs:
-        yield from _confused(pairs_of(result), names)
+    if pairs is not None:
+        yield from _confused(pairs, names)
 
 
 def _scalars(found: Mapping[str, float | None]) -> Iterator[str]:
@@ -65,7 +67,7 @@ def _per_class(measure: str, values: Mapping[str, float]) -> Iterator[str]:
         yield f'  {shown(name):25} {value:.4f}'
 
 
-def _confused(pairs: Sequence[Pair], names: Sequence[str]) -> Iterator[str]:
+def _confused(pairs: 'Sequence[Pair]', names: Sequence[str]) -> Iterator[str]:
     """A table of pairs of classes."""
     if not pairs:
         yield 'no image was taken for another class'

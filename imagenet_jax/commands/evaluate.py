@@ -24,25 +24,17 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from imagenet_jax import data as data_section
-from imagenet_jax import inspection, sources, step
+from imagenet_jax import sources
 from imagenet_jax.command_line import checkpoints, data_sets, evaluation_files, measures, parsing
-from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluation import Evaluator
-from imagenet_jax.metrics.results import finite
 from imagenet_jax.options import apply, key_value
-from imagenet_jax.trained import Trained, renumber
-from imagenet_jax.use import robustness
-from imagenet_jax.use.confusion import EXAMPLES
-from imagenet_jax.use.real_labels import RealLabels
+
+if TYPE_CHECKING:
+    from imagenet_jax.data import Data
+    from imagenet_jax.evaluation import Evaluator
+    from imagenet_jax.trained import Trained
 
 
 def main() -> None:
@@ -66,7 +58,15 @@ def main() -> None:
 
 
 def _evaluate(arguments) -> None:
-    trained = checkpoints.load(arguments)
+    trained = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from imagenet_jax import data as data_section
+    from imagenet_jax import inspection
+    from imagenet_jax.metrics.results import finite
+    from imagenet_jax.use import confusion
+    from imagenet_jax.use.real_labels import RealLabels
+
     evaluation_files.check_task(arguments, trained.task)
     data = apply(data_section.read, _section(arguments, trained), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
@@ -75,20 +75,20 @@ def _evaluate(arguments) -> None:
     real = arguments.real_labels and RealLabels(arguments.real_labels, source, trained.class_names,
                                                 trained.model.num_classes)
     evaluator = dataclasses.replace(_evaluator(trained, source, data, arguments.batch_size),
-                                    top=max(evaluation_files.top(arguments), real is not None),
-                                    mistakes=EXAMPLES if arguments.pairs else 0)
+                                    **evaluation_files.kept(arguments, at_least=real is not None))
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
         result = evaluator(_on_devices(trained, evaluator), _shown('', evaluator))
     if real:
         result.scalars.update(real.scalars(result))
-    names = inspection.classes(source, trained.model.num_classes)
+    names = inspection.classes(source, trained.model.num_classes)[:trained.model.num_classes]
     evaluation_files.write(arguments, evaluator, result, names)
     where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path, 'split': split,
              'images': len(source)}
+    pairs = confusion.pairs(result)
     if arguments.json:
-        print(json.dumps(finite(where | measures.as_dict(result, names)), indent=2))
+        print(json.dumps(finite(where | measures.as_dict(result, names, pairs)), indent=2))
     else:
-        print('\n'.join(measures.lines(where, result, names, pairs=bool(arguments.pairs))))
+        print('\n'.join(measures.lines(where, result, names, pairs if arguments.pairs else None)))
 
 
 def _evaluate_robustness(arguments) -> None:
@@ -96,8 +96,15 @@ def _evaluate_robustness(arguments) -> None:
         if getattr(arguments, name):
             raise UserError(f'--{name.replace("_", "-")} is for a split, and --robustness has images of its own: give '
                             'one or the other')
-    found = robustness.find(arguments.robustness)
     trained = checkpoints.load(arguments)
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from imagenet_jax import data as data_section
+    from imagenet_jax.metrics.results import finite
+    from imagenet_jax.use import robustness
+
+    found = robustness.find(arguments.robustness)
     data = apply(data_section.read, {'format': 'folder', 'threads': arguments.workers}, 'data')
     opened = [robustness.open_set(one, trained.class_names, trained.model.num_classes, trained.exif) for one in
               tqdm(found, unit='set', desc='listing', disable=not sys.stderr.isatty())]
@@ -116,7 +123,7 @@ def _evaluate_robustness(arguments) -> None:
         print(json.dumps({'checkpoint': str(arguments.checkpoint), 'robustness': list(map(finite, told))}, indent=2))
 
 
-def _section(arguments, trained: Trained) -> dict:
+def _section(arguments, trained: 'Trained') -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
     given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
@@ -132,8 +139,9 @@ def _section(arguments, trained: Trained) -> dict:
     return {'format': arguments.format} | given
 
 
-def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.Source:
+def _open(data: 'Data', split: str, trained: 'Trained', by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
+    from imagenet_jax.trained import renumber
     classes = trained.model.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
     source = data.open(split, classes if data.format == 'synthetic' else None, trained.view.size)
@@ -141,7 +149,12 @@ def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.
     return renumber(source, trained.class_names, classes, by_number)
 
 
-def _evaluator(trained: Trained, source: sources.Source, data: Data, batch_size: int) -> Evaluator:
+def _evaluator(trained: 'Trained', source: sources.Source, data: 'Data', batch_size: int) -> 'Evaluator':
+    import jax
+
+    from imagenet_jax import step
+    from imagenet_jax.evaluation import Evaluator
+
     devices = jax.device_count()
     return Evaluator(
         model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
@@ -149,10 +162,14 @@ def _evaluator(trained: Trained, source: sources.Source, data: Data, batch_size:
         bad_samples=data.bad_samples, remedy=f'lower --batch-size, now {batch_size}')
 
 
-def _on_devices(trained: Trained, evaluator: Evaluator) -> dict:
+def _on_devices(trained: 'Trained', evaluator: 'Evaluator') -> dict:
+    import jax
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
     return jax.device_put(trained.variables, NamedSharding(evaluator.mesh, P()))
 
 
-def _shown(name: str, evaluator: Evaluator) -> Callable:
+def _shown(name: str, evaluator: 'Evaluator') -> Callable:
     """A progress bar on a terminal."""
+    from tqdm import tqdm
     return partial(tqdm, total=len(evaluator), unit='batch', desc=name or None, disable=not sys.stderr.isatty())

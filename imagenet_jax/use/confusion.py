@@ -72,8 +72,8 @@ def examples(evaluator: Evaluator, result: Result, names: Sequence[str]) -> np.n
     for pair, found in shown:
         title = f'{names[pair.label]}\n→ {names[pair.predicted]}\n{pair.images} of {pair.of}'
         images += [each.image for each in found]
-        titles += [f'{title}, {each.confidence:.0%} sure' for each in found]
+        titles += [f'{title}\n{each.confidence:.1%} sure' for each in found]
         missing = columns - len(found)
         images += [np.full((evaluator.view.size, evaluator.view.size, 3), 255, np.uint8)] * missing
-        titles += ['\n\n'] * missing
+        titles += ['\n\n\n'] * missing
     return image_grid(np.stack(images), titles, columns) if images else None

@@ -12,8 +12,6 @@ from imagenet_jax.errors import replacing
 from imagenet_jax.metrics.evaluation_result import Result
 from imagenet_jax.sources import Source
 
-ENDINGS = ('.parquet', '.csv')
-
 
 def table(source: Source, result: Result, names: Sequence[str]) -> pa.Table:
     """One row an image, in the order of the source.
@@ -55,7 +53,7 @@ def table(source: Source, result: Result, names: Sequence[str]) -> pa.Table:
 
 
 def write(path: Path, made: pa.Table) -> None:
-    """Writes a table whole or not at all; its ending, one of `ENDINGS`, says how. Lists in CSV are JSON."""
+    """Writes a table whole or not at all; a name that ends in .parquet is that, any other CSV, its lists JSON."""
     with replacing(path) as partial:
         if path.suffix.lower() == '.parquet':
             parquet.write_table(made, partial)

@@ -22,6 +22,8 @@ WNIDS = list(class_names.imagenet())
 SETS = {name: [WNIDS[number] for number in robustness._sets()[name]] for name in ('imagenet-a', 'imagenet-r')}
 WEIGHTS = np.random.default_rng(0).normal(size=(4 * 4 * 3, 1000)).astype(np.float32)
 OUTPUTS = [*WNIDS[500:], *WNIDS[:500]]  # a model that has them in an order of its own
+VIEW, WHOLE = EvalView(4, 5), EvalView(4, 4)
+CORRUPTIONS = {'noise/gaussian_noise': 5, 'fog': 5, 'blur/zoom_blur': 4, 'extra/spatter': 5}
 
 
 class Projection(nn.Module):
@@ -40,18 +42,31 @@ def image(seed):
     return encode(scene(5, 6, seed), 'PNG')
 
 
+def answer(data, view, names):
+    """Names of classes as the model has them in order, of these alone."""
+    logits = (normalize(view(data)).reshape(-1) @ WEIGHTS)[[OUTPUTS.index(name) for name in names]]
+    return [names[at] for at in np.argsort(-logits)]
+
+
+def placed(kind, count, names, view=VIEW):
+    """Images by wnid: of some the first answer is right, of some the third or the last."""
+    for seed in range(count):
+        data = image(seed)
+        yield answer(data, view, names)[(0, 2, -1)[seed % 3]], f'{kind}-{seed}.png', data
+
+
 def on_disk(root):
     """Some images of each set, one of them unreadable."""
-    files = {f'imagenet-{kind}/{wnid}/{i}.png': image(i) for kind in 'ar'
-             for i, wnid in enumerate(SETS[f'imagenet-{kind}'][:9])}
-    files |= {f'imagenet-sketch/sketch/{wnid}/{i}.png': image(i) for i, wnid in enumerate(WNIDS[40:60])}
-    files |= {f'v2/{number}/{number}.png': image(number) for number in (999, 7, 10, 100, 55)}
-    for name, severities in (('noise/gaussian_noise', 5), ('fog', 5), ('blur/zoom_blur', 4), ('extra/spatter', 5)):
-        files |= {f'c/{name}/{severity}/{wnid}/{severity}.png': image(severity * len(name))
-                  for severity in range(1, severities + 1) for wnid in WNIDS[::300]}
+    files = {f'{name}/{wnid}/{file}': data for name, names in SETS.items()
+             for wnid, file, data in placed(name, 9, names)}
+    files |= {f'imagenet-sketch/sketch/{wnid}/{file}': data for wnid, file, data in placed('s', 20, OUTPUTS)}
+    files |= {f'v2/{WNIDS.index(wnid)}/{file}': data for wnid, file, data in placed('v', 9, OUTPUTS)}
+    for name, severities in CORRUPTIONS.items():
+        files |= {f'c/{name}/{severity}/{wnid}/{file}': data for severity in range(1, severities + 1)
+                  for wnid, file, data in placed(severity, 2 + severity % 2, OUTPUTS, WHOLE)}
     files['imagenet-a/README.txt'] = files['notes/README.txt'] = b'text'
     image_folder(root, files)
-    torn = root / 'imagenet-a' / SETS['imagenet-a'][3] / '3.png'
+    torn, = (root / 'imagenet-a').glob('*/imagenet-a-0.png')
     torn.write_bytes(b'torn')
     return root
 
@@ -62,34 +77,30 @@ def measured(tmp_path_factory):
     root = on_disk(tmp_path_factory.mktemp('sets'))
     opened = [robustness.open_set(one, OUTPUTS, 1000, exif=False) for one in robustness.find(root)]
     evaluator = Evaluator(
-        model=Projection(), normalize=normalize, task=Softmax(), view=EvalView(4, 5), source=None, batch_size=8,
+        model=Projection(), normalize=normalize, task=Softmax(), view=VIEW, source=None, batch_size=8,
         workers=Workers(), bad_samples=partial(BadSamples, max_bad_fraction=1), mesh=step.make_mesh(), remedy='')
-    found = robustness.measure(opened, evaluator, {}, lambda name, each: iter, EvalView(4, 4))
+    found = robustness.measure(opened, evaluator, {}, lambda name, each: iter, WHOLE)
     return root, {one['set']: one for one in found}
 
 
-def plainly(folder, view, name_of, outputs=OUTPUTS):
+def plainly(folder, view, name_of, names=OUTPUTS):
     """Top-1 and top-5 of every image below class folders, one by one."""
     hits = []
-    for file in sorted(folder.rglob('*.png')):
-        if file.read_bytes() == b'torn':
-            hits.append([False, False])
-            continue
-        logits = (normalize(view(file.read_bytes())).reshape(-1) @ WEIGHTS)[[OUTPUTS.index(name) for name in outputs]]
-        said = [outputs[at] for at in np.argsort(-logits)[:5]]
-        hits.append([name_of(file) == said[0], name_of(file) in said])
+    for data, name in ((file.read_bytes(), name_of(file)) for file in sorted(folder.rglob('*.png'))):
+        said = answer(data, view, names)[:5] if data != b'torn' else [None]
+        hits.append([name == said[0], name in said])
     return np.mean(hits, 0)
 
 
 @pytest.mark.parametrize(('name', 'folder', 'images'), [
     ('imagenet-a', 'imagenet-a', 9), ('imagenet-r', 'imagenet-r', 9), ('imagenet-sketch', 'imagenet-sketch/sketch', 20),
-    ('imagenet-v2', 'v2', 5)])
+    ('imagenet-v2', 'v2', 9)])
 def test_each_is_measured_as_its_authors_do(measured, name, folder, images):
+    """Right would be a third of them; over other classes or of another view it is not."""
     root, found = measured
-    def name_of(file):
-        return WNIDS[int(file.parent.name)] if name == 'imagenet-v2' else file.parent.name
-    top1, top5 = plainly(root / folder, EvalView(4, 5), name_of, SETS.get(name, OUTPUTS))
-    assert (found[name]['top1'], found[name]['top5']) == pytest.approx((top1, top5))
+    top1, top5 = plainly(root / folder, VIEW, lambda file: WNIDS[int(file.parent.name)] if name == 'imagenet-v2' else (
+        file.parent.name), SETS.get(name, OUTPUTS))
+    assert (found[name]['top1'], found[name]['top5']) == pytest.approx((top1, top5)) and 0.2 < top1 < top5 < 0.8
     assert found[name]['images'] == images and found[name]['bad_samples'] == (name == 'imagenet-a')
     assert found[name]['restricted_to'] == (200 if name in SETS else None)
     assert found[name]['path'] == str(root / folder)
@@ -99,24 +110,13 @@ def test_corruptions_by_severity(measured):
     """Shown whole: they are crops already."""
     root, found = measured
     table = found['imagenet-c']['corruptions']
-    for name, folder in (('gaussian_noise', 'noise/gaussian_noise'), ('zoom_blur', 'blur/zoom_blur'), ('fog', 'fog'),
-                         ('spatter', 'extra/spatter')):
-        severities = range(1, 5 if name == 'zoom_blur' else 6)
-        assert table[name]['errors'] == pytest.approx({str(severity): 1 - plainly(
-            root / 'c' / folder / str(severity), EvalView(4, 4), lambda file: file.parent.name)[0]
-            for severity in severities})
-    assert found['imagenet-c']['images'] == (5 + 5 + 4 + 5) * 4 and found.keys() == {
+    for folder, severities in CORRUPTIONS.items():
+        expected = {str(severity): 1 - plainly(root / 'c' / folder / str(severity), WHOLE, lambda at: at.parent.name)[0]
+                    for severity in range(1, severities + 1)}
+        assert table[folder.split('/')[-1]]['errors'] == pytest.approx(expected)
+        assert sorted(set(expected.values())) == pytest.approx([1 / 2, 2 / 3])
+    assert found['imagenet-c']['images'] == 3 * (3 + 2 + 3 + 2 + 3) + (3 + 2 + 3 + 2) and found.keys() == {
         'imagenet-a', 'imagenet-r', 'imagenet-sketch', 'imagenet-v2', 'imagenet-c'}
-
-
-def test_restricting_the_answers_changes_them(measured):
-    """Else the tests above could not tell."""
-    root, found = measured
-    view, rows = EvalView(4, 5), []
-    for file in sorted((root / 'imagenet-r').rglob('*.png')):
-        logits = normalize(view(file.read_bytes())).reshape(-1) @ WEIGHTS
-        rows.append(OUTPUTS[logits.argmax()] in SETS['imagenet-r'])
-    assert not all(rows) and found['imagenet-r']['loss'] < 20
 
 
 def test_mean_corruption_error_by_hand():
@@ -129,7 +129,6 @@ def test_mean_corruption_error_by_hand():
     found = robustness.corruption_errors(part | {('spatter', severity): 0.5 for severity in range(1, 6)})
     assert [row['corruption_error'] for row in found['corruptions'].values()] == [None, pytest.approx(0.5), None]
     assert (found['mean_corruption_error'], found['corruptions_counted']) == (pytest.approx(0.5), 1)
-    assert np.mean(list(alexnet.values())) == pytest.approx(0.7918, abs=1e-3)
     none = robustness.corruption_errors({('fog', 1): 0.5})
     assert none['mean_corruption_error'] is None and none['corruptions_counted'] == 0
 
@@ -164,7 +163,7 @@ def test_a_model_of_other_classes_is_refused(tmp_path):
     image_folder(tmp_path, {'imagenet-r/n01443537/0.png': image(0)})
     one, = robustness.find(tmp_path)
     for names, classes, message in (
-            (['ant', 'bee'], 2, "the model's are others: 'ant', 'bee'"), ((), 10, '10 outputs without names'),
+            (['cats', 'dogs'], 2, "the model's are others: 'cats', 'dogs'"), ((), 10, '10 outputs without names'),
             (WNIDS[:10], 10, 'no output for 19. of the 200')):
         with pytest.raises(UserError, match=message):
             robustness.open_set(one, names, classes, exif=False)
