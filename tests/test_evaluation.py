@@ -134,7 +134,7 @@ def test_fewer_than_five_classes(count):
     assert sums['top5'] == 10
 
 
-@pytest.mark.parametrize(('devices', 'top'), [(1, 5), (8, 1), (8, 20)])
+@pytest.mark.parametrize(('devices', 'top'), [(1, 20), (8, 5)])
 def test_what_is_kept_of_each_image(devices, top):
     """Of all but padding; no answer to what is unreadable or not finite; nothing else of the program changes."""
     logits, labels = drawn(24, 10)
@@ -232,7 +232,7 @@ def plain_calibration_error(confidence, right):
     return sum(abs(right[i].mean() - confidence[i].mean()) * i.sum() for i in inside if i.any()) / len(right)
 
 
-@pytest.mark.parametrize(('devices', 'size'), [(1, 22), (2, 8), (8, 16)])
+@pytest.mark.parametrize(('devices', 'size'), [(1, 22), (8, 16)])
 def test_measures_agree_with_scikit_learn_and_plain_numpy(devices, size):
     """One class has no image, one is neither labelled nor predicted; an image is unreadable, an answer not finite."""
     logits, labels = drawn(300, 7, seed=1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # help does not wait for JAX
 _TITLES = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss',
            'macro_f1': 'macro F1', 'mean_class_accuracy': 'mean class accuracy',
            'expected_calibration_error': 'expected calibration error', 'real_top1': 'top-1 by ReaL labels',
-           'real_images': 'images with ReaL labels', 'mean_corruption_error': "mean error over AlexNet's"}
+           'real_images': 'images with ReaL labels', 'mean_corruption_error': 'mean corruption error'}
 # Classes that are all shown; of more the worst ten.
 _FEW, _WORST = 20, 10
 

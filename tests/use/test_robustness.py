@@ -4,6 +4,7 @@ import json
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,7 +79,8 @@ def measured(tmp_path_factory):
     opened = [robustness.open_set(one, OUTPUTS, 1000, exif=False) for one in robustness.find(root)]
     evaluator = Evaluator(
         model=Projection(), normalize=normalize, task=Softmax(), view=VIEW, source=None, batch_size=8,
-        workers=Workers(), bad_samples=partial(BadSamples, max_bad_fraction=1), mesh=step.make_mesh(), remedy='')
+        workers=Workers(), bad_samples=partial(BadSamples, max_bad_fraction=1), remedy='',
+        mesh=step.make_mesh(jax.devices()[:1]))
     found = robustness.measure(opened, evaluator, {}, lambda name, each: iter, WHOLE)
     return root, {one['set']: one for one in found}
 
