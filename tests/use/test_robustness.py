@@ -16,7 +16,7 @@ from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.input_pipeline import BadSamples
 from imagenet_jax.task import Softmax
-from imagenet_jax.use import robustness
+from imagenet_jax.use import imagenet, robustness
 from imagenet_jax.workers import Workers
 
 WNIDS = list(class_names.imagenet())
@@ -159,6 +159,18 @@ def test_what_is_none_is_refused(folder, classes, message, tmp_path):
         (tmp_path / folder / name).mkdir(parents=True)
     with pytest.raises(UserError, match=message):
         robustness.find(tmp_path / folder)
+
+
+WORDS = list(class_names.imagenet().values())
+
+
+@pytest.mark.parametrize('names', [(), OUTPUTS, WORDS, [words.split(',')[0].replace(' ', '_') for words in WORDS],
+                                   [*map(str, range(1000))]], ids=['none', 'ids', 'words', 'first', 'numbers'])
+def test_models_name_imagenets_classes_in_many_ways(names):
+    """Two share 'crane', two 'maillot'."""
+    wanted = [0, 134, 517, 638, 639, 999]
+    expected = [(number + 500) % 1000 if names is OUTPUTS else number for number in wanted]
+    assert list(imagenet.outputs(names, 1000, wanted)) == expected
 
 
 def test_a_model_of_other_classes_is_refused(tmp_path):
