@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,18 +34,18 @@ class Mistake(NamedTuple):
     confidence: float
 
 
-def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh, top: int = 0,
+def make_eval_step(answer: Callable, task: Task, mesh: Mesh, top: int = 0,
                    outputs: Sequence[int] | None = None) -> Callable:
     """Makes (variables, batch) -> (sums, rows), jitted.
 
-    The batch is `input_pipeline.eval_batches`'s. The sums are over its real images: count, bad_samples and not_finite
-    (int32: those that could not be read, and of the others those whose logits are not all finite), and the task's; the
-    rows are the task's, of all devices on each; with `top` those of `Result.images` too, so many classes an image, for
-    which the batch has to have `index`. Where `outputs` are given the model has no others, and labels are places among
-    them.
+    `answer` is (variables, images) -> logits (N, K), such as an `Answer`. The batch is `input_pipeline.eval_batches`'s.
+    The sums are over its real images: count, bad_samples and not_finite (int32: those that could not be read, and of
+    the others those whose logits are not all finite), and the task's; the rows are the task's, of all devices on each;
+    with `top` those of `Result.images` too, so many classes an image, for which the batch has to have `index`. Where
+    `outputs` are given the model has no others, and labels are places among them.
     """
     def step(variables, batch):
-        logits = model.apply(variables, normalize(batch['image']), train=False)
+        logits = answer(variables, batch['image'])
         logits = logits if outputs is None else logits[:, np.array(outputs)]
         mask, readable = batch['mask'], batch['bad'] < 0
         finite = jnp.isfinite(logits).all(-1)
@@ -123,8 +122,8 @@ class Evaluator:
     """Measures variables of a model on one split, as often as it is called.
 
     Attributes:
-      model, normalize, task: what is measured, and how.
-      view: encoded image -> uint8 pixels, on the host.
+      answer, task: what is measured, and how; see `make_eval_step`.
+      view: encoded image -> uint8 pixels, on the host, of its `shape`; its `one` makes a picture.
       source: the split.
       batch_size: on all devices together; changes no result.
       workers: who decodes.
@@ -136,8 +135,7 @@ class Evaluator:
       outputs: see `make_eval_step`; None: all of the model's.
       mesh: the devices.
     """
-    model: nn.Module
-    normalize: Callable
+    answer: Callable
     task: Task
     view: Callable
     source: Source
@@ -153,7 +151,7 @@ class Evaluator:
 
     @functools.cached_property
     def _step(self) -> Callable:
-        step = make_eval_step(self.model, self.normalize, self.task, self.mesh, self._top, self.outputs)
+        step = make_eval_step(self.answer, self.task, self.mesh, self._top, self.outputs)
         return memory.guarded(step, 'a step of evaluation', self.remedy)
 
     @property
@@ -204,6 +202,6 @@ class Evaluator:
         found = []
         for at in wrong[np.lexsort((index[wrong], -confidence[wrong]))][:self.mistakes]:
             with contextlib.suppress(DecodeError, OSError):  # it could be read before
-                found.append(Mistake(self.view(self.source.image(int(index[at]))), int(index[at]), int(predicted[at]),
-                                     float(confidence[at])))
+                found.append(Mistake(self.view.one(self.source.image(int(index[at]))), int(index[at]),
+                                     int(predicted[at]), float(confidence[at])))
         return found

@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
     from imagenet_jax.sources import Source
 
 
+# The least probability that a logit is made of: float32's least normal number.
+_TINY = float(np.finfo(np.float32).tiny)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """What images are labelled with, and how a model's logits are held against it.
@@ -87,9 +91,13 @@ class Task(abc.ABC):
     def probabilities(self, logits: jax.Array) -> jax.Array:
         """(N, K) -> (N, K) in 0..1: how likely each class is."""
 
-    @abc.abstractmethod
     def own(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """int32 (N,): each image's class; of several that of the largest logit, -1 where it has none."""
+        return labels
+
+    @abc.abstractmethod
+    def logits(self, probabilities: jax.Array) -> jax.Array:
+        """The inverse of `probabilities`, finite where these are 0 or 1; of a softmax any constant may be added."""
 
     @abc.abstractmethod
     def likely(self, probabilities: np.ndarray, top: int) -> np.ndarray:
@@ -159,20 +167,17 @@ class Softmax(Task):
 
     def result(self, sums, rows, count):
         """An image without an answer is of its class, and predicted as none."""
-        del rows
-        confusion, calibration = sums['confusion'], sums['calibration']
-        counts = Counts(confusion.diagonal(), confusion.sum(0), sums['labels'])
-        accuracy = counts.accuracy()
-        scalars = {name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')}
-        scalars |= {'macro_f1': counts.macro_f1(), 'mean_class_accuracy': mean(accuracy),
-                    'expected_calibration_error': calibration.error}
-        return Result(scalars, {'class_accuracy': accuracy}, confusion, calibration)
+        counts = Counts(sums['confusion'].diagonal(), sums['confusion'].sum(0), sums['labels'])
+        scalars = {name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')} | {
+            'macro_f1': counts.macro_f1(), 'mean_class_accuracy': mean(counts.accuracy()),
+            'expected_calibration_error': sums['calibration'].error}
+        return Result(scalars, {'class_accuracy': counts.accuracy()}, sums['confusion'], sums['calibration'])
 
     def probabilities(self, logits):
         return jax.nn.softmax(logits)
 
-    def own(self, logits, labels):
-        return labels
+    def logits(self, probabilities):
+        return jnp.log(jnp.maximum(probabilities, _TINY))
 
     def likely(self, probabilities, top):
         return np.argsort(-probabilities, kind='stable')[:top]
@@ -213,7 +218,7 @@ class Sigmoid(Task):
     """Each class is there or not; labels are float (N, K) of 0 and 1, and NaN where a class is not counted.
 
     Smoothing eps: a target is 1 - eps/2 for 1 and eps/2 for 0, as `Softmax` has it for two classes. The loss of an
-    image is the mean over its counted classes, 0 where it has none.
+    image is the mean over its counted classes, 0 where it has none. F1 is of classes that are likelier than not.
     """
     score = 'mean_average_precision'
     multi_label = True
@@ -239,7 +244,6 @@ class Sigmoid(Task):
             'scores': jnp.where(valid, logits, -jnp.inf), 'labels': jnp.where(mask[:, None], labels, jnp.nan)}
 
     def result(self, sums, rows, count):
-        """F1 is of the classes that are likelier than not."""
         scores, labels = rows['scores'], rows['labels']
         precision, said, there = average_precision(scores, labels), scores > 0, labels == 1
         counts = Counts(*(x.sum(0) for x in (said & there, said & ~np.isnan(labels), there)))
@@ -252,6 +256,9 @@ class Sigmoid(Task):
     def own(self, logits, labels):
         best = jnp.where(labels == 1, logits, -jnp.inf).argmax(-1).astype(jnp.int32)
         return jnp.where((labels == 1).any(-1), best, -1)
+
+    def logits(self, probabilities):
+        return jnp.log(jnp.maximum(probabilities, _TINY)) - jnp.log(jnp.maximum(1 - probabilities, _TINY))
 
     def likely(self, probabilities, top):
         """All that are likelier than not, however many."""

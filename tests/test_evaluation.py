@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,9 @@ class Pixels(nn.Module):
 
 
 def make(devices=1, task=Softmax(), **more):
-    return make_eval_step(Pixels(), lambda images: images, task, step.make_mesh(jax.devices()[:devices]), **more)
+    def answer(variables, images):
+        return Pixels().apply(variables, images, train=False)
+    return make_eval_step(answer, task, step.make_mesh(jax.devices()[:devices]), **more)
 
 
 def cross_entropy(logits, labels):
@@ -185,9 +188,9 @@ class Digits:
 
 
 def test_the_worst_are_the_surest_and_are_read_again():
-    evaluator = Evaluator(**dict.fromkeys(('model', 'normalize', 'task', 'batch_size', 'workers', 'bad_samples',
-                                           'mesh', 'remedy')), view=lambda image: image * 2, source=Digits(),
-                          mistakes=4)
+    evaluator = Evaluator(**dict.fromkeys(('answer', 'task', 'batch_size', 'workers', 'bad_samples', 'mesh',
+                                           'remedy')), view=SimpleNamespace(one=lambda image: image * 2),
+                          source=Digits(), mistakes=4)
     images = {'index': np.array([3, 0, 2, 1, 4, 5, -1]), 'rank': np.array([2, 9, 2, 3, 1, 0, 2]),
               'classes': np.array([7, 7, 8, 9, 7, -1, 7])[:, None],
               'probabilities': np.array([0.5, 0.75, 0.5, 0.875, 0.9, 0.9, 0.9], np.float32)[:, None]}

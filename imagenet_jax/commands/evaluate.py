@@ -34,13 +34,13 @@ from imagenet_jax.options import apply, key_value
 if TYPE_CHECKING:
     from imagenet_jax.data import Data
     from imagenet_jax.evaluation import Evaluator
-    from imagenet_jax.trained import Trained
+    from imagenet_jax.use.classifier import Classifier
 
 
 def main() -> None:
     """The whole command."""
     parser = data_sets.parser('evaluate', __doc__, required=False)
-    checkpoints.add_arguments(parser)
+    checkpoints.add_arguments(parser, alone=False)
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
     parser.add_argument('--batch-size', metavar='N', type=parsing.whole(1, 2**20), default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _evaluate(arguments) -> None:
-    trained = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    classifier = checkpoints.load(arguments)  # imports JAX, for which help does not wait
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     from imagenet_jax import data as data_section
@@ -67,23 +67,23 @@ def _evaluate(arguments) -> None:
     from imagenet_jax.use import confusion
     from imagenet_jax.use.real_labels import RealLabels
 
-    evaluation_files.check_task(arguments, trained.task)
-    data = apply(data_section.read, _section(arguments, trained), 'data')
+    evaluation_files.check_task(arguments, classifier.task)
+    data = apply(data_section.read, _section(arguments, classifier), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
-    source = _open(data, split, trained, arguments.by_number or own)
-    real = arguments.real_labels and RealLabels(arguments.real_labels, source, trained.class_names,
-                                                trained.model.num_classes)
-    evaluator = dataclasses.replace(_evaluator(trained, source, data, arguments.batch_size),
+    source = _open(data, split, classifier, arguments.by_number or own)
+    real = arguments.real_labels and RealLabels(arguments.real_labels, source, classifier.class_names,
+                                                classifier.num_classes)
+    evaluator = dataclasses.replace(_evaluator(classifier, source, data, arguments.batch_size),
                                     **evaluation_files.kept(arguments, at_least=real is not None))
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        result = evaluator(_on_devices(trained, evaluator), _shown('', evaluator))
+        result = evaluator(_on_devices(classifier, evaluator), _shown('', evaluator))
     if real:
         result.scalars.update(real.scalars(result))
-    names = inspection.classes(source, trained.model.num_classes)[:trained.model.num_classes]
+    names = inspection.classes(source, classifier.num_classes)[:classifier.num_classes]
     evaluation_files.write(arguments, evaluator, result, names)
-    where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path, 'split': split,
-             'images': len(source)}
+    where = {'checkpoint': ' '.join(map(str, arguments.checkpoint)), 'format': data.format, 'path': data.path,
+             'split': split, 'images': len(source)}
     pairs = confusion.pairs(result)
     if arguments.json:
         print(json.dumps(finite(where | measures.as_dict(result, names, pairs)), indent=2))
@@ -96,7 +96,7 @@ def _evaluate_robustness(arguments) -> None:
         if getattr(arguments, name):
             raise UserError(f'--{name.replace("_", "-")} is for a split, and --robustness has images of its own: give '
                             'one or the other')
-    trained = checkpoints.load(arguments)
+    classifier = checkpoints.load(arguments)
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -106,50 +106,52 @@ def _evaluate_robustness(arguments) -> None:
 
     found = robustness.find(arguments.robustness)
     data = apply(data_section.read, {'format': 'folder', 'threads': arguments.workers}, 'data')
-    opened = [robustness.open_set(one, trained.class_names, trained.model.num_classes, trained.exif) for one in
+    opened = [robustness.open_set(one, classifier.class_names, classifier.num_classes, classifier.exif) for one in
               tqdm(found, unit='set', desc='listing', disable=not sys.stderr.isatty())]
     first = next(iter(opened[0].sources.values()))
-    trained.task.check(first)
-    evaluator = _evaluator(trained, first, data, arguments.batch_size)
-    # ImageNet-C is published as crops of 224 pixels: they are shown whole, unless a size was asked for.
-    view = trained.view if arguments.resize else dataclasses.replace(trained.view, resize=trained.view.size)
+    classifier.task.check(first)
+    evaluator = _evaluator(classifier, first, data, arguments.batch_size)
+    asked = arguments.resize or arguments.crop_ratio
+    view = classifier.view if asked else robustness.uncropped(classifier.view)
     told = []
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        for one in robustness.measure(opened, evaluator, _on_devices(trained, evaluator), _shown, view):
+        for one in robustness.measure(opened, evaluator, _on_devices(classifier, evaluator), _shown, view):
             told.append(one)
             if not arguments.json:
                 print('\n'.join(measures.robustness(one)), flush=True)
     if arguments.json:
-        print(json.dumps({'checkpoint': str(arguments.checkpoint), 'robustness': list(map(finite, told))}, indent=2))
+        print(json.dumps({'checkpoint': ' '.join(map(str, arguments.checkpoint)),
+                          'robustness': list(map(finite, told))}, indent=2))
 
 
-def _section(arguments, trained: 'Trained') -> dict:
+def _section(arguments, classifier: 'Classifier') -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
     given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
         given['processes'] = 0
-    given |= {'exif': trained.exif} | dict(map(key_value, arguments.option))
+    given |= {'exif': classifier.exif} | dict(map(key_value, arguments.option))
     if arguments.format is None:
-        if 'data' not in trained.entry:
-            raise UserError(f'{arguments.checkpoint} is an import, which has no data of its own: give --format, --path '
-                            'and --split')
-        return trained.entry['data'] | given
+        entry = classifier.members[0].entry
+        if 'data' not in entry:
+            raise UserError(f'{arguments.checkpoint[0]} is an import, which has no data of its own: give --format, '
+                            '--path and --split')
+        return entry['data'] | given
     if arguments.split is None:
         raise UserError('which split? --format needs --split too')
     return {'format': arguments.format} | given
 
 
-def _open(data: 'Data', split: str, trained: 'Trained', by_number: bool) -> sources.Source:
+def _open(data: 'Data', split: str, classifier: 'Classifier', by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
     from imagenet_jax.trained import renumber
-    classes = trained.model.num_classes
+    classes = classifier.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
-    source = data.open(split, classes if data.format == 'synthetic' else None, trained.view.size)
-    trained.task.check(source)
-    return renumber(source, trained.class_names, classes, by_number)
+    source = data.open(split, classes if data.format == 'synthetic' else None, classifier.view.size)
+    classifier.task.check(source)
+    return renumber(source, classifier.class_names, classes, by_number)
 
 
-def _evaluator(trained: 'Trained', source: sources.Source, data: 'Data', batch_size: int) -> 'Evaluator':
+def _evaluator(classifier: 'Classifier', source: sources.Source, data: 'Data', batch_size: int) -> 'Evaluator':
     import jax
 
     from imagenet_jax import step
@@ -157,16 +159,16 @@ def _evaluator(trained: 'Trained', source: sources.Source, data: 'Data', batch_s
 
     devices = jax.device_count()
     return Evaluator(
-        model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
+        answer=classifier.answer, task=classifier.task, view=classifier.view, source=source,
         batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=step.make_mesh(),
         bad_samples=data.bad_samples, remedy=f'lower --batch-size, now {batch_size}')
 
 
-def _on_devices(trained: 'Trained', evaluator: 'Evaluator') -> dict:
+def _on_devices(classifier: 'Classifier', evaluator: 'Evaluator') -> dict:
     import jax
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
-    return jax.device_put(trained.variables, NamedSharding(evaluator.mesh, P()))
+    return jax.device_put(classifier.arguments, NamedSharding(evaluator.mesh, P()))
 
 
 def _shown(name: str, evaluator: 'Evaluator') -> Callable:

@@ -74,6 +74,6 @@ def examples(evaluator: Evaluator, result: Result, names: Sequence[str]) -> np.n
         images += [each.image for each in found]
         titles += [f'{title}\n{each.confidence:.1%} sure' for each in found]
         missing = columns - len(found)
-        images += [np.full((evaluator.view.size, evaluator.view.size, 3), 255, np.uint8)] * missing
+        images += [np.full_like(found[0].image, 255)] * missing
         titles += ['\n\n\n'] * missing
     return image_grid(np.stack(images), titles, columns) if images else None

@@ -196,8 +196,16 @@ def open_set(found: Found, names: Sequence[str], num_classes: int, exif: bool) -
     return Opened(found, {part: opened(path) for part, path in found.parts.items()}, outputs)
 
 
+def uncropped(view: Any) -> Any:
+    """A model's view, or that of several, of images of imagenet-c, which as published are crops of 224 pixels already:
+    they are shown whole. Several sizes stay as they are."""
+    if not isinstance(view, EvalView):
+        return type(view)([uncropped(each) for each in view.views])
+    return view if view.whole else dataclasses.replace(view, resize=view.size, crop_ratio=None)
+
+
 def measure(opened: Iterable[Opened], evaluator: Evaluator, variables: dict,
-            shown: Callable[[str, Evaluator], Callable[[Iterable], Iterable]], view: EvalView) -> Iterator[dict]:
+            shown: Callable[[str, Evaluator], Callable[[Iterable], Iterable]], view: Callable) -> Iterator[dict]:
     """Evaluates sets, each image once.
 
     Args:
@@ -205,7 +213,7 @@ def measure(opened: Iterable[Opened], evaluator: Evaluator, variables: dict,
       evaluator: of the model on any split.
       variables: on the devices.
       shown: (what is measured, its evaluator) -> what is given the batches as they come, such as a progress bar.
-      view: of an image of imagenet-c. As published these are crops of 224 pixels already.
+      view: of an image of imagenet-c, such as `uncropped`.
 
     Yields:
       Of each set what it is, where, images, the outputs that count, and the scalars of an evaluation; of imagenet-c

@@ -13,11 +13,10 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 from test_trained import CLASSES, make_run
 
-from imagenet_jax import trained
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.evaluation_result import Result
 from imagenet_jax.metrics.per_class import most_confused
-from imagenet_jax.use import image_table
+from imagenet_jax.use import classifier, image_table
 from imagenet_jax.use.real_labels import RealLabels
 
 
@@ -40,9 +39,9 @@ def test_everything_in_one_pass(run, tmp_path, monkeypatch, capsys):
     found, rows = json.loads(out), pq.read_table(files['all.parquet']).to_pylist()
     keys, images = [row['key'] for row in rows], run.parent / 'data' / 'val'
     assert sorted(keys) == sorted(str(path.relative_to(images)) for path in images.rglob('*.*')) and len(keys) == 31
-    answers = dict(zip(keys, trained.predict(trained.load(run), [images / key for key in keys], 1), strict=True))
+    answers = dict(zip(keys, classifier.load(run).answers([images / key for key in keys], 8), strict=True))
     for row in rows:
-        said, own = answers[row['key']][1], CLASSES.index(row['key'].split('/')[0])
+        said, own = answers[row['key']], CLASSES.index(row['key'].split('/')[0])
         assert (row['label'], row['label_name']) == (own, CLASSES[own])
         if isinstance(said, str):
             assert row['key'] == 'bee/zürn.jpg' and row['problem'] == 'unreadable' and row['correct'] is False

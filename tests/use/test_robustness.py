@@ -3,7 +3,6 @@
 import json
 from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.input_pipeline import BadSamples
 from imagenet_jax.task import Softmax
 from imagenet_jax.use import imagenet, robustness
+from imagenet_jax.use.classifier import _Views
 from imagenet_jax.workers import Workers
 
 WNIDS = list(class_names.imagenet())
@@ -27,12 +27,8 @@ VIEW, WHOLE = EvalView(4, 5), EvalView(4, 4)
 CORRUPTIONS = {'noise/gaussian_noise': 5, 'fog': 5, 'blur/zoom_blur': 4, 'extra/spatter': 5}
 
 
-class Projection(nn.Module):
-    """A model without variables."""
-
-    @nn.compact
-    def __call__(self, images, train):
-        return images.reshape(len(images), -1) @ jnp.asarray(WEIGHTS)
+def answer_of(variables, images):
+    return normalize(images).reshape(len(images), -1) @ jnp.asarray(WEIGHTS)
 
 
 def normalize(images):
@@ -78,10 +74,10 @@ def measured(tmp_path_factory):
     root = on_disk(tmp_path_factory.mktemp('sets'))
     opened = [robustness.open_set(one, OUTPUTS, 1000, exif=False) for one in robustness.find(root)]
     evaluator = Evaluator(
-        model=Projection(), normalize=normalize, task=Softmax(), view=VIEW, source=None, batch_size=8,
+        answer=answer_of, task=Softmax(), view=VIEW, source=None, batch_size=8,
         workers=Workers(), bad_samples=partial(BadSamples, max_bad_fraction=1), remedy='',
         mesh=step.make_mesh(jax.devices()[:1]))
-    found = robustness.measure(opened, evaluator, {}, lambda name, each: iter, WHOLE)
+    found = robustness.measure(opened, evaluator, {}, lambda name, each: iter, robustness.uncropped(VIEW))
     return root, {one['set']: one for one in found}
 
 
@@ -119,6 +115,14 @@ def test_corruptions_by_severity(measured):
         assert sorted(set(expected.values())) == pytest.approx([1 / 2, 2 / 3])
     assert found['imagenet-c']['images'] == 3 * (3 + 2 + 3 + 2 + 3) + (3 + 2 + 3 + 2) and found.keys() == {
         'imagenet-a', 'imagenet-r', 'imagenet-sketch', 'imagenet-v2', 'imagenet-c'}
+
+
+def test_views_of_several_models_are_cropped_no_more():
+    ten = EvalView(4, 5, views='ten_crop')
+    both = robustness.uncropped(_Views([EvalView(4, 5, crop_ratio=0.5), ten]))
+    assert both.views == [WHOLE, EvalView(4, 4, views='ten_crop')] and both.shape == _Views([VIEW, ten]).shape
+    scales = EvalView(4, 5, scales=(4, 8))
+    assert robustness.uncropped(scales) == scales
 
 
 def test_mean_corruption_error_by_hand():
