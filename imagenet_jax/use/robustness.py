@@ -25,7 +25,7 @@ from imagenet_jax import class_names, sources
 from imagenet_jax.errors import UserError, beside, few
 from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.images.eval_view import EvalView
-from imagenet_jax.sources.listing import archives, class_folders
+from imagenet_jax.sources.listing import archives, class_folders, is_image
 from imagenet_jax.use import imagenet
 
 log = logging.getLogger(__name__)
@@ -125,6 +125,8 @@ def _name(path: Path, folders: Sequence[str]) -> str:
     """Of a folder of class folders; '' where it is none. Raises UserError."""
     wnids = class_names.imagenet()
     if class_names.are_numbers(folders):
+        if not any(is_image(file.name) for name in folders[:3] for file in (path / name).iterdir()):
+            return ''  # of a run's checkpoints, or whatever else is counted
         if len(set(map(int, folders))) < len(folders) or max(map(int, folders)) >= len(wnids):
             raise UserError(f"{path}: its class folders are numbers, but not ImageNet's 0 to 999, each once: "
                             f'{few(folders, 5)}')

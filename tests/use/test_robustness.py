@@ -147,6 +147,8 @@ def test_mean_corruption_error_by_hand():
 def test_sets_are_told_by_what_they_hold(folder, classes, expected, tmp_path):
     for name in classes:
         (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / '0.png').touch()
+    (tmp_path / 'run' / 'checkpoints' / '7' / 'default').mkdir(parents=True)
     for where in (tmp_path / folder, tmp_path):
         assert [(one.name, one.path) for one in robustness.find(where)] == [(expected, tmp_path / folder)]
 
@@ -161,6 +163,7 @@ def test_what_is_none_is_refused(folder, classes, message, tmp_path):
     (tmp_path / folder).mkdir()
     for name in classes:
         (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / '0.png').touch()
     with pytest.raises(UserError, match=message):
         robustness.find(tmp_path / folder)
 
