@@ -24,19 +24,11 @@ def numbers(names: Sequence[str], num_classes: int) -> np.ndarray:
         raise UserError(f'this is for models of ImageNet\'s classes, and the model has {num_classes} outputs without '
                         f'names, not {len(ids)}')
     try:
-        found = range(len(ids)) if not names or _in_order(names) else class_names.match(names, ids)
+        found = class_names.match(names, ids) if names else range(len(ids))
     except UserError as error:
         raise UserError("this is for models of ImageNet's classes, and the model's are others: "
                         f'{class_names.first(names)}') from error
     return np.array([*found, *[-1] * (num_classes - len(found))])
-
-
-def _in_order(names: Sequence[str]) -> bool:
-    """Whether each is a name of ImageNet's class of that number, though it may be another's too, such as 'maillot'."""
-    known = class_names.imagenet().items()
-    return len(names) == len(known) and all(
-        name.replace('_', ' ').casefold() in [each.casefold() for each in (wnid, words, *words.split(', '))]
-        for name, (wnid, words) in zip(names, known, strict=True))
 
 
 def outputs(names: Sequence[str], num_classes: int, wanted: Sequence[int]) -> tuple[int, ...]:
