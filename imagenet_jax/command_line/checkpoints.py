@@ -1,10 +1,13 @@
 """--checkpoint and what changes its use, for every command that uses a trained model."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from imagenet_jax import runtime, trained
-from imagenet_jax.command_line import parsing
+from imagenet_jax.command_line import parsing, running
 from imagenet_jax.images.eval_view import FILTERS
+
+if TYPE_CHECKING:
+    from imagenet_jax import trained
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +40,10 @@ def view(arguments: argparse.Namespace) -> tuple[dict, dict]:
     return view, normalize
 
 
-def load(arguments: argparse.Namespace) -> trained.Trained:
+def load(arguments: argparse.Namespace) -> 'trained.Trained':
     """The model that they name. Raises UserError."""
+    with running.importing():  # JAX, for which help does not wait
+        from imagenet_jax import runtime, trained
     runtime.configure_jax(deterministic=False, compilation_cache=True)
     changes, normalize = view(arguments)
     return trained.load(arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,

@@ -14,23 +14,17 @@ import json
 import logging
 import sys
 from functools import partial
+from typing import TYPE_CHECKING
 
-import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from imagenet_jax import data as data_section
-from imagenet_jax import sources, step
+from imagenet_jax import sources
 from imagenet_jax.command_line import checkpoints, data_sets, parsing
-from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
-from imagenet_jax.evaluation import Evaluator
-from imagenet_jax.metrics.results import finite
 from imagenet_jax.options import apply, key_value
-from imagenet_jax.task import Result
-from imagenet_jax.trained import Trained, renumber
+
+if TYPE_CHECKING:
+    from imagenet_jax.data import Data
+    from imagenet_jax.task import Result
+    from imagenet_jax.trained import Trained
 
 
 def main() -> None:
@@ -47,7 +41,10 @@ def main() -> None:
 
 
 def _evaluate(arguments) -> None:
-    trained = checkpoints.load(arguments)
+    trained = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    from imagenet_jax import data as data_section
+    from imagenet_jax.metrics.results import finite
+
     data = apply(data_section.read, _section(arguments, trained), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
@@ -72,7 +69,7 @@ def _evaluate(arguments) -> None:
             print(f'  {name:20} {value:.4f}')
 
 
-def _section(arguments, trained: Trained) -> dict:
+def _section(arguments, trained: 'Trained') -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
     given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
@@ -88,8 +85,9 @@ def _section(arguments, trained: Trained) -> dict:
     return {'format': arguments.format} | given
 
 
-def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.Source:
+def _open(data: 'Data', split: str, trained: 'Trained', by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
+    from imagenet_jax.trained import renumber
     classes = trained.model.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
     source = data.open(split, classes if data.format == 'synthetic' else None, trained.view.size)
@@ -97,7 +95,16 @@ def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.
     return renumber(source, trained.class_names, classes, by_number)
 
 
-def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: int) -> Result:
+def _measure(trained: 'Trained', source: sources.Source, data: 'Data', batch_size: int) -> 'Result':
+    import jax
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from imagenet_jax import step
+    from imagenet_jax.evaluation import Evaluator
+
     mesh, devices = step.make_mesh(), jax.device_count()
     evaluator = Evaluator(
         model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,

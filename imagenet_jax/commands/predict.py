@@ -14,15 +14,17 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from imagenet_jax.class_names import readable, shown
 from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.listing import EXTENSIONS, is_image, is_litter
-from imagenet_jax.trained import Trained, predict
+
+if TYPE_CHECKING:
+    from imagenet_jax.trained import Trained
 
 _BATCH_SIZE = 64
 
@@ -38,7 +40,10 @@ def main() -> int | None:
 
 
 def _predict(arguments) -> int:
-    trained = checkpoints.load(arguments)
+    trained = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    from tqdm import tqdm
+
+    from imagenet_jax.trained import predict
     if not trained.model.num_classes:
         raise UserError(f'{arguments.checkpoint} holds a model without a head (num_classes=0), which names no class')
     files, code = [], 0
@@ -71,7 +76,7 @@ def _files(image: Path) -> list[Path]:
                   and not any(map(is_litter, file.relative_to(image).parts)))
 
 
-def _classes(trained: Trained, probabilities: np.ndarray, top: int) -> list[dict]:
+def _classes(trained: 'Trained', probabilities: np.ndarray, top: int) -> list[dict]:
     """The classes to show, likeliest first; those without a name have their number."""
     names = trained.class_names
     answers = [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
