@@ -55,7 +55,7 @@ def _batches(options: Options, split: str, first: int) -> tuple[sources.Source, 
     if split == 'train':
         return train, input_pipeline.train_batches(train, augment, options.batch_size, options.seed, first,
                                                    data.workers), 0, run
-    return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), first, run
+    return test, input_pipeline.eval_batches(test, view.one, options.eval_batch_size, data.workers), first, run
 
 
 def _through_device(options: Options, split: str, run: Length) -> Callable[[int, dict], dict]:

@@ -16,21 +16,25 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from imagenet_jax import sources
 from imagenet_jax.command_line import checkpoints, data_sets, parsing
 from imagenet_jax.errors import UserError
+from imagenet_jax.metrics.results import finite
 from imagenet_jax.options import apply, key_value
 
 if TYPE_CHECKING:
     from imagenet_jax.data import Data
     from imagenet_jax.task import Result
-    from imagenet_jax.trained import Trained
+    from imagenet_jax.use.classifier import Classifier
 
 
 def main() -> None:
     """The whole command."""
     parser = data_sets.parser('evaluate', __doc__, required=False)
-    checkpoints.add_arguments(parser)
+    checkpoints.add_arguments(parser, alone=False)
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
     parser.add_argument('--batch-size', metavar='N', type=parsing.whole(1, 2**20), default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
@@ -41,20 +45,18 @@ def main() -> None:
 
 
 def _evaluate(arguments) -> None:
-    trained = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    classifier = checkpoints.load(arguments)  # imports JAX, for which help does not wait
     from imagenet_jax import data as data_section
-    from imagenet_jax.metrics.results import finite
-
-    data = apply(data_section.read, _section(arguments, trained), 'data')
+    data = apply(data_section.read, _section(arguments, classifier), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
-    source = _open(data, split, trained, arguments.by_number or own)
-    result = _measure(trained, source, data, arguments.batch_size)
-    names = trained.class_names or range(trained.model.num_classes)
+    source = _open(data, split, classifier, arguments.by_number or own)
+    result = _measure(classifier, source, data, arguments.batch_size)
+    names = classifier.class_names or range(classifier.num_classes)
     per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
                  for measure, values in result.per_class.items()}
     if arguments.json:
-        where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path,
+        where = {'checkpoint': ' '.join(map(str, arguments.checkpoint)), 'format': data.format, 'path': data.path,
                  'split': split, 'images': len(source)}
         print(json.dumps(finite(where | result.scalars | per_class), indent=2))
         return
@@ -69,48 +71,47 @@ def _evaluate(arguments) -> None:
             print(f'  {name:20} {value:.4f}')
 
 
-def _section(arguments, trained: 'Trained') -> dict:
+def _section(arguments, classifier: 'Classifier') -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
     given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
         given['processes'] = 0
-    given |= {'exif': trained.exif} | dict(map(key_value, arguments.option))
+    given |= {'exif': classifier.exif} | dict(map(key_value, arguments.option))
     if arguments.format is None:
-        if 'data' not in trained.entry:
-            raise UserError(f'{arguments.checkpoint} is an import, which has no data of its own: give --format, --path '
-                            'and --split')
-        return trained.entry['data'] | given
+        entry = classifier.members[0].entry
+        if 'data' not in entry:
+            raise UserError(f'{arguments.checkpoint[0]} is an import, which has no data of its own: give --format, '
+                            '--path and --split')
+        return entry['data'] | given
     if arguments.split is None:
         raise UserError('which split? --format needs --split too')
     return {'format': arguments.format} | given
 
 
-def _open(data: 'Data', split: str, trained: 'Trained', by_number: bool) -> sources.Source:
+def _open(data: 'Data', split: str, classifier: 'Classifier', by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
     from imagenet_jax.trained import renumber
-    classes = trained.model.num_classes
+    classes = classifier.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
-    source = data.open(split, classes if data.format == 'synthetic' else None, trained.view.size)
-    trained.task.check(source)
-    return renumber(source, trained.class_names, classes, by_number)
+    source = data.open(split, classes if data.format == 'synthetic' else None, classifier.view.size)
+    classifier.task.check(source)
+    return renumber(source, classifier.class_names, classes, by_number)
 
 
-def _measure(trained: 'Trained', source: sources.Source, data: 'Data', batch_size: int) -> 'Result':
+def _measure(classifier: 'Classifier', source: sources.Source, data: 'Data', batch_size: int) -> 'Result':
     import jax
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
-    from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from imagenet_jax import step
     from imagenet_jax.evaluation import Evaluator
 
     mesh, devices = step.make_mesh(), jax.device_count()
     evaluator = Evaluator(
-        model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
+        answer=classifier.answer, task=classifier.task, view=classifier.view, source=source,
         batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=mesh,
         bad_samples=partial(data.bad_samples, source), remedy=f'lower --batch-size, now {batch_size}')
-    variables = jax.device_put(trained.variables, NamedSharding(mesh, P()))
+    variables = jax.device_put(classifier.arguments, NamedSharding(mesh, P()))
     show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty())
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
         return evaluator(variables, show)
