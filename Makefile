@@ -50,10 +50,13 @@ dist: install  ## the wheel and the source archive, in dist/
 	$(BIN)/python -m twine check --strict dist/*
 
 release-check: VERSION = $(shell sed -n "s/^__version__ = '\(.*\)'/\1/p" imagenet_jax/__init__.py)
-release-check: dist  ## whether dist/ may be published: all committed, in CHANGELOG.md, and works installed
+release-check: install  ## build dist/, and say whether it may be published
 	@test -z "$$(git status --porcelain)" || { git status --short; echo 'error: commit these first'; exit 1; }
 	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo 'error: CHANGELOG.md has no $(VERSION)'; exit 1; }
+	@! sed '1,/^## \[Unreleased\]/d; /^## \[[0-9]/,$$d' CHANGELOG.md | grep '^-' \
+	    || { echo 'error: these are not released as $(VERSION): give them a version of their own'; exit 1; }
 	@test -z "$$(git tag --list v$(VERSION))" || { echo 'error: there is a v$(VERSION) already'; exit 1; }
+	$(MAKE) dist
 	$(PYTEST) tests/test_packaging.py
 	@echo 'dist/ may be published as $(VERSION): git tag v$(VERSION), then twine upload dist/*'
 
