@@ -18,6 +18,7 @@ _COMMANDS = {
     'evaluate': 'measure a trained model on its own evaluation split or on any other data set',
     'predict': 'name the classes of images',
     'models': 'list the models',
+    'export': 'make one file of a trained model that JAX alone can run',
     'weights': 'import and export weights of PyTorch models',
 }
 

@@ -39,6 +39,7 @@ CALLS = [
     (['preview', '--config', 'digits', '--output', 'preview.png'], '16 images are in preview.png'),
     (['evaluate', '--checkpoint', 'runs/x'], 'top-1'),
     (['predict', '--checkpoint', 'runs/x', 'image.png'], 'image.png\n  0.'),
+    (['export', '--checkpoint', 'runs/x', '--output', 'x.stablehlo'], 'x.stablehlo'),
     (['models', 'resnet50', 'vgg16'], '25.56 M'),
     (['models', 'resnet8_cifar'], 'conv1'),
     (['weights', 'export', '--checkpoint', 'runs/x', '--output', 'x.safetensors'], 'are in x.safetensors'),
