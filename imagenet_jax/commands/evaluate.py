@@ -4,15 +4,23 @@
     python -m imagenet_jax evaluate --checkpoint runs/resnet50 --best --ema --size 288 --resize 320
     python -m imagenet_jax evaluate --checkpoint runs/resnet50 --format parquet --path data/imagenet --split validation
     python -m imagenet_jax evaluate --checkpoint weights/resnet50 --format folder --path data/imagenet --split val
+    python -m imagenet_jax evaluate --checkpoint runs --csv results.csv
 
 --format, --path and --split are the run's where not given; an import needs them. Labels of another data set are matched
 with the model's by class name, or where all names are whole numbers by these; a name that the model does not know is
 refused, and so are fewer classes than it has without names. An unreadable image counts as wrong.
+
+A folder that is no run or import itself and holds some at any depth, or a pattern such as 'runs/resnet*', in quotes,
+makes one table of all of them, each measured on its own, best first. What cannot be measured is named and skipped, and
+the command leaves with 1. --csv FILE has the columns of timm's results files, and ours; it grows by a row as each is
+measured, and the same command again goes on from there.
 """
 
+import argparse
 import json
 import logging
 import sys
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import jax
@@ -31,9 +39,10 @@ from imagenet_jax.metrics.results import finite
 from imagenet_jax.options import apply, key_value
 from imagenet_jax.task import Result
 from imagenet_jax.trained import Trained, renumber
+from imagenet_jax.use import table
 
 
-def main() -> None:
+def main() -> int | None:
     """The whole command."""
     parser = data_sets.parser('evaluate', __doc__, required=False)
     checkpoints.add_arguments(parser)
@@ -43,15 +52,39 @@ def main() -> None:
     parser.add_argument('--by-number', action='store_true',
                         help="labels without names are the model's numbers, even where there are fewer than it has")
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
-    _evaluate(parser.parse_args())
+    parser.add_argument('--csv', metavar='FILE', type=parsing.path,
+                        help='make a table of what --checkpoint names, also of a single one, and keep it there')
+    arguments = parser.parse_args()
+    if arguments.csv or table.asked_for(arguments.checkpoint):
+        return _tabulate(arguments)
+    return _evaluate(arguments)
 
 
-def _evaluate(arguments) -> None:
+def _tabulate(arguments) -> int:
+    models = table.find([arguments.checkpoint])
+    rows, skipped = table.measured(
+        models, lambda folder: _prepare(argparse.Namespace(**vars(arguments) | {'checkpoint': folder})),
+        lambda prepared, rate: _measure(prepared.trained, prepared.source, prepared.data, arguments.batch_size, rate),
+        arguments.csv)
+    if arguments.json:
+        print(json.dumps({'results': rows, 'skipped': skipped}, indent=2))
+    elif rows:
+        print(table.text(rows))
+    if skipped:
+        print(f'error: {len(skipped)} of {len(models)} could not be measured: {", ".join(skipped)}', file=sys.stderr)
+    return int(bool(skipped))
+
+
+def _prepare(arguments) -> table.Prepared:
     trained = checkpoints.load(arguments)
     data = apply(data_section.read, _section(arguments, trained), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
-    source = _open(data, split, trained, arguments.by_number or own)
+    return table.Prepared(trained, data, split, _open(data, split, trained, arguments.by_number or own))
+
+
+def _evaluate(arguments) -> None:
+    trained, data, split, source = _prepare(arguments)
     result = _measure(trained, source, data, arguments.batch_size)
     names = trained.class_names or range(trained.model.num_classes)
     per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
@@ -97,13 +130,14 @@ def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.
     return renumber(source, trained.class_names, classes, by_number)
 
 
-def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: int) -> Result:
+def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: int,
+             watch: Callable[[Iterable], Iterable] = iter) -> Result:
     mesh, devices = step.make_mesh(), jax.device_count()
     evaluator = Evaluator(
         model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
         batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=mesh,
         bad_samples=partial(data.bad_samples, source), remedy=f'lower --batch-size, now {batch_size}')
     variables = jax.device_put(trained.variables, NamedSharding(mesh, P()))
-    show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty())
+    show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty(), leave=None)
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        return evaluator(variables, show)
+        return evaluator(variables, lambda batches: watch(show(batches)))
