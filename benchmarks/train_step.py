@@ -23,8 +23,7 @@ import jaxlib
 
 from imagenet_jax import runtime
 from imagenet_jax.command_line import without_recipe
-from imagenet_jax.models import summary
-from imagenet_jax.use import benchmark
+from imagenet_jax.use import benchmark, workloads
 
 
 def main() -> None:
@@ -68,12 +67,12 @@ def measure(name: str, dtype: str, arguments: argparse.Namespace) -> dict:
     """One case: compile, warm up, time."""
     config = without_recipe.get_config(name).to_dict()
     config['model'] |= {'dtype': dtype, 'num_classes': None}
-    model, _, training = benchmark.works(config, size=arguments.size)
+    model, _, training = workloads.works(config, size=arguments.size)
     found = {key.removeprefix('train_'): value
              for key, value in benchmark.run(training, arguments.batch, arguments.seconds).items()}
-    parameters, _ = summary.total(summary.layers(model, arguments.size))
     # Other frameworks' yardsticks print img_per_s: with both, one table can hold all of them.
-    return {'classes': model.num_classes, 'params_m': round(parameters / 1e6, 2), 'compile_s': found['compile_s'],
+    return {'classes': model.num_classes, 'compile_s': found['compile_s'],
+            'params_m': round(benchmark.about(model, arguments.size)['param_count'], 2),
             'images_per_s': found['samples_per_sec'], 'img_per_s': found['samples_per_sec'],
             'step_ms': found['step_time'], 'step_ms_min': found['step_time_min'], 'step_ms_max': found['step_time_max'],
             'mem_compiled_gb': found['planned_gb'], 'peak_mem_gb': found['peak_gb']}

@@ -19,16 +19,13 @@ import json
 import logging
 import sys
 
-import jax
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imagenet_jax import catalog
-from imagenet_jax.command_line import parsing, recipes, without_recipe
+from imagenet_jax.command_line import parsing, recipes, running, without_recipe
 from imagenet_jax.errors import UserError, first_line
-from imagenet_jax.models import summary
 from imagenet_jax.options import key_value
-from imagenet_jax.use import benchmark
 from imagenet_jax.use.rows import ResultsFile, aligned
 
 log = logging.getLogger(__name__)
@@ -108,10 +105,13 @@ def _seconds(text: str) -> float:
 
 def _measure(config: dict, arguments) -> tuple[dict, str]:
     """(the row of a model, as far as it came; why it came no further, or '')."""
+    with running.importing():  # JAX too, for which help does not wait
+        from imagenet_jax.use import benchmark, workloads
     name, row, kind = config['model']['name'], {}, ''
     try:
-        model, *works = benchmark.works(config, size=arguments.size)
-        row = _about(name, model, works[0].size, arguments)
+        model, *works = workloads.works(config, size=arguments.size)
+        row = benchmark.about(model, works[0].size) | {
+            'model': name, 'config': arguments.config or '', 'option': ' '.join(arguments.option)}
         for work in works:
             if work.name in arguments.kinds:
                 kind = work.name
@@ -130,13 +130,6 @@ def _config(name: str | None, arguments) -> dict:
         config['model']['num_classes'] = None  # the model's own: no data says how many
     config['model'] |= dict(map(key_value, arguments.option)) | ({'dtype': arguments.dtype} if arguments.dtype else {})
     return config
-
-
-def _about(name: str, model, size: int, arguments) -> dict:
-    parameters, multiply_adds = summary.total(summary.layers(model, size))
-    return {'model': name, 'param_count': round(parameters / 1e6, 6), 'infer_gmacs': round(multiply_adds / 1e9, 6),
-            'dtype': model.dtype.name, 'config': arguments.config or '', 'option': ' '.join(arguments.option),
-            'device': jax.devices()[0].device_kind, 'devices': jax.device_count(), 'jax': jax.__version__}
 
 
 def _text(rows) -> str:

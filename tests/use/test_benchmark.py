@@ -8,6 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from fixtures_commands import called, ran
@@ -17,8 +18,7 @@ from imagenet_jax import catalog, memory, step
 from imagenet_jax.command_line import recipes
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import Normalize
-from imagenet_jax.sources import Synthetic
-from imagenet_jax.use import benchmark
+from imagenet_jax.use import benchmark, workloads
 
 
 def ticking():
@@ -28,13 +28,15 @@ def ticking():
 
 def test_the_step_is_that_of_a_run():
     """Updates are those that `TrainStep` makes of the same images; the answers of inference are the model's."""
-    own = dataclasses.replace(Run(Tiny(), 2, accumulation=2).train_step, normalize=Normalize())
-    source = Synthetic('', 'train', CLASSES, SIZE, 100)
+    own = dataclasses.replace(Run(Tiny(), 2).train_step, normalize=Normalize())
+    source = SimpleNamespace(draw=lambda key, shape: {  # random bits would take as long to compile as all else
+        'image': (jnp.arange(np.prod(shape)) % 251).astype(jnp.uint8).reshape(shape),
+        'label': jnp.arange(shape[0]) % CLASSES})
     experiment = SimpleNamespace(mesh=own.mesh, model=own.model, train=source, train_step=own,
-                                 options=SimpleNamespace(accumulation=2))
-    train = benchmark.Training(experiment, SIZE, views=1)
-    assert train.unit == 4
-    program = benchmark.compiled(train, 16, ticking())
+                                 options=SimpleNamespace(accumulation=1))
+    train = workloads.Training(experiment, SIZE, views=1)
+    assert train.unit == 2
+    program = workloads.compiled(train, 16, ticking())
     assert program.seconds == 1 and memory.planned(program.step) > 0
     further = train.begin(program.step, 16)
     further()
@@ -44,26 +46,26 @@ def test_the_step_is_that_of_a_run():
         expected, _ = own(expected, images)
     assert int(state.updates) == 2 and np.isfinite(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
-    infer = benchmark.Inference(experiment, SIZE)
-    program = benchmark.compiled(infer, 8)
+    infer = workloads.Inference(experiment, SIZE)
+    program = workloads.compiled(infer, 8)
     images = infer._images((8, SIZE, SIZE, 3))['image']
     np.testing.assert_allclose(infer.begin(program.step, 8)(), jax.jit(partial(own.model.apply, train=False))(
         jax.jit(infer._init)(), own.normalize(images)), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match='a batch of 13 images must be a multiple of 2'):
-        benchmark.compiled(infer, 13)
+        workloads.compiled(infer, 13)
 
 
 def test_a_recipe_brings_all_that_its_step_does():
     config = recipes.make('configs/cifar10_resnet20.py', [
         '--config.ema_decay=0.9', '--config.accumulation=2', '--config.mix.mixup=0.2', '--config.loss.smoothing=0.1',
         '--config.model.dtype=bfloat16', '--config.data.labels=fine'])
-    model, infer, train = benchmark.works(config.to_dict())
+    model, infer, train = workloads.works(config.to_dict())
     assert isinstance(train._step, step.TrainStep) and train._step.ema_decay == 0.9 and train._step.mix.mixup == 0.2
     assert train._step.task.smoothing == 0.1 and model.dtype == 'bfloat16'
     assert (infer.size, train.size, infer.unit, train.unit) == (32, 32, 8, 16)
 
 
-class Planned(benchmark.Work):
+class Planned(workloads.Work):
     """Whose programs need `need(batch)` bytes and count in `tried`."""
     name = 'infer'
 
@@ -84,7 +86,7 @@ class Planned(benchmark.Work):
 
 @pytest.mark.parametrize('need', [
     lambda n: 1000 * n, lambda n: 900_000 + 3 * n, lambda n: n * n, lambda n: 100_000 * max(1, n // 100),
-    lambda n: 10**6 if n < 2000 else 10**7, lambda n: n])
+    lambda n: 10**6 if n < 2000 else 10**7, lambda n: 100_000 + n if n < 50_000 else 10**9, lambda n: n])
 @pytest.mark.parametrize('told', [True, False])
 def test_the_largest_batch_that_fits(need, told, monkeypatch):
     """Found by its plan in a few programs, or where that is not told by running it: held against trying each."""
@@ -93,7 +95,7 @@ def test_the_largest_batch_that_fits(need, told, monkeypatch):
     monkeypatch.setattr(benchmark, '_room', lambda: 10**6)
     expected = max(n for n in range(8, 8 * benchmark.LARGEST + 1, 8) if need(n) <= 10**6)
     assert benchmark.largest(work).batch == expected
-    assert len(work.tried) <= 30 and bool(work.ran) != told
+    assert len(work.tried) <= 45 and bool(work.ran) != told
     work = Planned(lambda n: 10**6 + n)
     monkeypatch.setattr(memory, 'planned', lambda program: work.need(program.batch) if told else None)
     with pytest.raises(UserError, match='not even a batch of 8 fits'):
@@ -117,7 +119,7 @@ def test_what_is_told_of_memory(monkeypatch):
     device = SimpleNamespace(memory_stats=lambda: {'peak_bytes_in_use': next(peaks)})
     monkeypatch.setattr(jax, 'local_devices', lambda: [device])
     monkeypatch.setattr(memory, 'planned', lambda program: 2_500_000_000)
-    rows = [benchmark.measure(work, benchmark.compiled(work, 8), 0, ticking()) for _ in range(2)]
+    rows = [benchmark.measure(work, workloads.compiled(work, 8), 0, ticking()) for _ in range(2)]
     assert [row['infer_peak_gb'] for row in rows] == [None, 7.0] and rows[0]['infer_planned_gb'] == 2.5
 
 

@@ -1,5 +1,6 @@
 """One table of many trained models: which are meant, what becomes of each, and how a table goes on."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from test_trained import CLASSES, make_run
 from imagenet_jax import record, trained
 from imagenet_jax.checkpoint import load_variables, save_variables
 from imagenet_jax.errors import UserError
+from imagenet_jax.images.batch import Normalize
+from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.task import Result
 from imagenet_jax.use import table
 
@@ -77,20 +80,21 @@ def test_the_command(root, tmp_path, monkeypatch, capsys):
     assert file.read_text().splitlines() == [head, *lines] and max(map(len, out.splitlines())) <= 80
 
 
-def prepared(root, name, **changes):
+def prepared(root, name):
     """A run and a split, with nothing behind it."""
-    found = trained.load(root / 'runs' / name, **changes)
     data = SimpleNamespace(format='folder', path=str(root / 'data'), options={}, holdout=0.0)
-    return table.Prepared(found, data, 'val', range(30))
+    return table.Prepared(trained.load(root / 'runs' / name), data, 'val', range(30))
 
 
 def test_what_changes_a_result_is_measured_anew(root):
-    z = table.fingerprint(prepared(root, 'z'))
+    one = prepared(root, 'z')
+    z = table.fingerprint(one)
     assert z == table.fingerprint(prepared(root, 'z'))
-    others = [prepared(root, 'a/ä b'), prepared(root, 'z', view={'resize': 8}), prepared(root, 'z', dtype='bfloat16'),
-              prepared(root, 'z', normalize={'mean': (0.5,)}), prepared(root, 'z', exif=True),
-              prepared(root, 'z')._replace(split='test'), prepared(root, 'z')._replace(source=range(31))]
-    assert len({z, *map(table.fingerprint, others)}) == 8
+    changes = ({'view': EvalView(8, 8)}, {'model': one.trained.model.clone(dtype='bfloat16')},
+               {'normalize': Normalize(mean=(0.5,))}, {'exif': True}, {'class_names': ('a', 'b', 'c')})
+    others = [prepared(root, 'a/ä b'), one._replace(split='test'), one._replace(source=range(31)),
+              *(one._replace(trained=dataclasses.replace(one.trained, **change)) for change in changes)]
+    assert len({z, *map(table.fingerprint, others)}) == 9
 
 
 def test_best_first_and_kept_as_they_come(root, tmp_path):
