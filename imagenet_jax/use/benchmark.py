@@ -18,8 +18,9 @@ from imagenet_jax.use.workloads import Program, Work, compiled
 log = logging.getLogger(__name__)
 
 LARGEST = 2**14       # images of a batch on a device, at most, where the largest that fits is looked for
-# Of a CPU's free memory, which the whole machine lives on; and XLA's kernels there take some beside their plan.
-_SHARE_OF_CPU = 0.8
+# Of a CPU's free memory, which the whole machine lives on. And what convolutions take there beside their plan was
+# measured at up to a third more.
+_SHARE_OF_CPU = 0.5
 _WARM_UP = 2          # steps, the first of which loads the program
 _BLOCKS = 8           # of steps, that the time is cut into where it suffices
 _LEAST_BLOCKS = 3     # that a median is of, however long they take
@@ -43,10 +44,10 @@ def largest(work: Work, clock: Callable[[], float] = time.perf_counter) -> Progr
     Raises:
       UserError: not even the smallest fits.
     """
-    best, needs, low, high = None, {}, 0, LARGEST * jax.device_count() // work.unit + 1
-    guess = 1
+    best, needs, room = None, {}, _room()  # once: it changes from one look to the next
+    guess, low, high = 1, 0, LARGEST * jax.device_count() // work.unit + 1
     while high - low > 1:
-        program, needs[guess] = _try(work, guess * work.unit, clock)
+        program, needs[guess] = _try(work, guess * work.unit, room, clock)
         if program:
             best, low = program, guess
         else:
@@ -57,11 +58,11 @@ def largest(work: Work, clock: Callable[[], float] = time.perf_counter) -> Progr
     return best
 
 
-def _try(work, batch, clock) -> tuple[Program | None, float]:
+def _try(work, batch, room, clock) -> tuple[Program | None, float]:
     """(the program, or None where it does not fit; the part of the memory that it needs, NaN where not told)."""
     try:
         program = compiled(work, batch, clock)  # which takes the device's memory too, to choose the fastest kernels
-        need, room = memory.planned(program.step), _room()
+        need = memory.planned(program.step)
         if need is None or room is None:
             measure(work, program, 0, clock)
             return program, float('nan')
