@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,16 +33,16 @@ class Mistake(NamedTuple):
     confidence: float
 
 
-def make_eval_step(model: nn.Module, normalize: Callable, task: Task, mesh: Mesh, wrong: bool = False) -> Callable:
+def make_eval_step(answer: Callable, task: Task, mesh: Mesh, wrong: bool = False) -> Callable:
     """Makes (variables, batch) -> (sums, rows), jitted.
 
-    The batch is `input_pipeline.eval_batches`'s. The sums are over its real images: count, bad_samples and not_finite
-    (int32: those that could not be read, and of the others those whose logits are not all finite), and the task's; the
-    rows are the task's, of all devices on each; with `wrong` those of `Result.wrong` too, for which the batch has to
-    have `index`.
+    `answer` is (variables, images) -> logits (N, K), such as an `Answer`. The batch is `input_pipeline.eval_batches`'s.
+    The sums are over its real images: count, bad_samples and not_finite (int32: those that could not be read, and of
+    the others those whose logits are not all finite), and the task's; the rows are the task's, of all devices on each;
+    with `wrong` those of `Result.wrong` too, for which the batch has to have `index`.
     """
     def step(variables, batch):
-        logits = model.apply(variables, normalize(batch['image']), train=False)
+        logits = answer(variables, batch['image'])
         mask, readable = batch['mask'], batch['bad'] < 0
         finite = jnp.isfinite(logits).all(-1)
         counts = {'count': mask, 'bad_samples': ~readable, 'not_finite': mask & readable & ~finite}
@@ -114,8 +113,8 @@ class Evaluator:
     """Measures variables of a model on one split, as often as it is called.
 
     Attributes:
-      model, normalize, task: what is measured, and how.
-      view: encoded image -> uint8 pixels, on the host.
+      answer, task: what is measured, and how; see `make_eval_step`.
+      view: encoded image -> uint8 pixels, on the host, of its `shape`; its `one` makes a picture.
       source: the split.
       batch_size: on all devices together; changes no result.
       workers: who decodes.
@@ -125,8 +124,7 @@ class Evaluator:
       mistakes: how many `worst` gives; 0: nothing is kept for it.
       mesh: the devices.
     """
-    model: nn.Module
-    normalize: Callable
+    answer: Callable
     task: Task
     view: Callable
     source: Source
@@ -140,7 +138,7 @@ class Evaluator:
 
     @functools.cached_property
     def _step(self) -> Callable:
-        step = make_eval_step(self.model, self.normalize, self.task, self.mesh, wrong=bool(self.mistakes))
+        step = make_eval_step(self.answer, self.task, self.mesh, wrong=bool(self.mistakes))
         return memory.guarded(step, 'a step of evaluation', self.remedy)
 
     def __len__(self) -> int:
@@ -176,6 +174,6 @@ class Evaluator:
             for at in np.lexsort((index, -confidence))[:self.mistakes]:
                 with contextlib.suppress(DecodeError, OSError):  # it could be read before
                     if confidence[at] >= 0:
-                        found.append(Mistake(self.view(self.source.image(int(index[at]))), int(index[at]),
+                        found.append(Mistake(self.view.one(self.source.image(int(index[at]))), int(index[at]),
                                              int(predicted[at]), float(confidence[at])))
         return found

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from imagenet_jax import data, distill, finetune, hosts, input_pipeline, memory, models, record, runtime, step, weights
+from imagenet_jax.answer import Answer
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
 from imagenet_jax.evaluation import Evaluator, Mistake
@@ -102,9 +103,10 @@ class Experiment:
         if optimizer.has_patterns:  # asked first: tracing a deep model takes seconds
             optimizer.check(self.abstract_state().params)
         self._evaluate = Evaluator(
-            model=self.model, normalize=device_part.normalize, task=self.task, view=view, source=self.test,
-            batch_size=options.eval_batch_size, workers=self.data.workers, mesh=self.mesh,
-            bad_samples=partial(self.data.bad_samples, self.test), batches=1 if options.dry_run else None,
+            answer=Answer(model=self.model, normalize=device_part.normalize, view=view, task=self.task),
+            task=self.task, view=view, source=self.test, batch_size=options.eval_batch_size,
+            workers=self.data.workers, mesh=self.mesh, bad_samples=partial(self.data.bad_samples, self.test),
+            batches=1 if options.dry_run else None,
             mistakes=0 if self.task.multi_label or not options.confusion_epochs else options.misclassified,
             remedy=f'lower config.eval_batch_size, now {options.eval_batch_size}')
 

@@ -92,8 +92,7 @@ class _EvalSample(grain.transforms.Map):
     transform: Callable
 
     def map(self, index: int) -> dict:
-        size = self.transform.size
-        blank = np.zeros((size, size, 3), np.uint8)
+        blank = np.zeros(self.transform.shape, np.uint8)
         if index >= len(self.source):
             return _sample(blank, np.zeros_like(self.source.labels[0]), -1, -1) | {'mask': np.bool_(False)}
         label = self.source.labels[index]
@@ -151,7 +150,7 @@ def eval_batches(source: Source, transform: Callable, batch_size: int, workers: 
 
     Args:
       source: what to read.
-      transform: image -> uint8 pixels, such as `images.eval_view.EvalView`.
+      transform: image -> uint8 pixels of its `shape`, such as `images.eval_view.EvalView`.
       batch_size: of all processes together.
       workers: who decodes.
     """

@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
     from imagenet_jax.sources import Source
 
 
+# The least probability that a logit is made of: float32's least normal number.
+_TINY = float(np.finfo(np.float32).tiny)
+
+
 class Result(NamedTuple):
     """What an evaluation found.
 
@@ -103,6 +107,10 @@ class Task(abc.ABC):
         """(N, K) -> (N, K) in 0..1: how likely each class is."""
 
     @abc.abstractmethod
+    def logits(self, probabilities: jax.Array) -> jax.Array:
+        """The inverse of `probabilities`, finite where these are 0 or 1; of a softmax any constant may be added."""
+
+    @abc.abstractmethod
     def likely(self, probabilities: np.ndarray, top: int) -> np.ndarray:
         """Of one image's (K,): numbers of the classes to name, likeliest first."""
 
@@ -171,6 +179,9 @@ class Softmax(Task):
 
     def probabilities(self, logits):
         return jax.nn.softmax(logits)
+
+    def logits(self, probabilities):
+        return jnp.log(jnp.maximum(probabilities, _TINY))
 
     def likely(self, probabilities, top):
         return np.argsort(-probabilities, kind='stable')[:top]
@@ -244,6 +255,9 @@ class Sigmoid(Task):
 
     def probabilities(self, logits):
         return jax.nn.sigmoid(logits)
+
+    def logits(self, probabilities):
+        return jnp.log(jnp.maximum(probabilities, _TINY)) - jnp.log(jnp.maximum(1 - probabilities, _TINY))
 
     def likely(self, probabilities, top):
         """All that are likelier than not, however many."""

@@ -2,27 +2,23 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from imagenet_jax import catalog, models, record, runtime, weights
+from imagenet_jax.answer import Answer
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.class_names import are_numbers, first, match
 from imagenet_jax.errors import UserError, expanded
 from imagenet_jax.images.batch import Normalize
-from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, create
 from imagenet_jax.sources import Source
-from imagenet_jax.sources.upright import Upright
 from imagenet_jax.task import TASKS, Task
-from imagenet_jax.workers import cores
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +43,11 @@ class Trained:
     class_names: tuple[str, ...]
     exif: bool
     entry: Mapping
+
+    @property
+    def answer(self) -> Answer:
+        """What it says of images, from its view and variables."""
+        return Answer(model=self.model, normalize=self.normalize, view=self.view, task=self.task)
 
 
 def load(folder: str | Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
@@ -87,9 +88,11 @@ def import_view(name: str, **changes) -> dict[str, Any]:
 
 
 def _view(entry: Mapping, changes: Mapping) -> dict[str, Any]:
-    if 'data' in entry:
-        return entry['eval'] | dict(changes)
     kept = entry.get('eval', {})
+    if 'resize' in changes:  # the ratio would hold instead
+        kept = {name: value for name, value in kept.items() if name != 'crop_ratio'}
+    if 'data' in entry:
+        return kept | dict(changes)
     if 'size' in changes and 'resize' not in changes:  # both grow alike: an import's crop is a part of the image
         kept = {name: value for name, value in kept.items() if name != 'resize'}
     return import_view(entry['model']['name'], **kept | dict(changes))
@@ -149,36 +152,3 @@ def _refuse_labels(source, count: int, why: str) -> None:
     found = source.num_labels
     if found > count or (source.multi_label and found != count):
         raise UserError(f'the data has labels up to {found - 1}, and {why}')
-
-
-def predict(trained: Trained, files: Sequence[str | Path],
-            batch_size: int) -> Iterator[tuple[str | Path, np.ndarray | str]]:
-    """Each file with its classes' probabilities, float32 (K,), or with the reason why there are none."""
-    apply_model = jax.jit(lambda variables, images: trained.task.probabilities(
-        trained.model.apply(variables, trained.normalize(images), train=False)))
-    variables = jax.device_put(trained.variables)
-    batch = np.zeros((batch_size, trained.view.size, trained.view.size, 3), np.uint8)
-    with ThreadPoolExecutor(cores()) as pool:
-        for start in range(0, len(files), batch_size):
-            part = files[start:start + batch_size]
-            seen = list(pool.map(lambda file: _see(trained, file), part))
-            for row, pixels in enumerate(seen):
-                batch[row] = 0 if isinstance(pixels, str) else pixels
-            probabilities = np.asarray(apply_model(variables, batch))
-            for row, (file, pixels) in enumerate(zip(part, seen, strict=True)):
-                if isinstance(pixels, str):
-                    yield file, pixels
-                elif not np.isfinite(probabilities[row]).all():
-                    yield file, "the model's answer is not finite"
-                else:
-                    yield file, probabilities[row]
-
-
-def _see(trained: Trained, file: str | Path) -> np.ndarray | str:
-    try:
-        image = Path(file).read_bytes()
-        return trained.view(Upright(image) if trained.exif else image)
-    except OSError as error:
-        return f'cannot be read: {error.strerror or error}'
-    except DecodeError as error:
-        return f'cannot be read: {error}'

@@ -39,8 +39,9 @@ def test_every_room_is_listed():
     assert {room(file) for file in FILES} - {'__init__'} == listed().keys() - {'main'}
 
 
+# The package itself, __init__.py, is a door to any room.
 @pytest.mark.parametrize('file', FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_go_down(file):
     lines = listed()
     for name in imported(file):
-        assert name == '__version__' or name == room(file) or lines[name] >= lines[room(file)], name
+        assert name == '__version__' or name == room(file) or lines[name] >= lines.get(room(file), 0), name

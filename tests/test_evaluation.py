@@ -1,6 +1,7 @@
 """What one batch of evaluation counts, and what a split adds up to. The model's logits are its input's pixels."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -22,7 +23,9 @@ class Pixels(nn.Module):
 
 
 def make(devices=1, task=Softmax(), **more):
-    return make_eval_step(Pixels(), lambda images: images, task, step.make_mesh(jax.devices()[:devices]), **more)
+    def answer(variables, images):
+        return Pixels().apply(variables, images, train=False)
+    return make_eval_step(answer, task, step.make_mesh(jax.devices()[:devices]), **more)
 
 
 def cross_entropy(logits, labels):
@@ -157,9 +160,9 @@ class Digits:
 
 
 def test_the_worst_are_the_surest_and_are_read_again():
-    evaluator = Evaluator(**dict.fromkeys(('model', 'normalize', 'task', 'batch_size', 'workers', 'bad_samples',
-                                           'mesh', 'remedy')), view=lambda image: image * 2, source=Digits(),
-                          mistakes=4)
+    evaluator = Evaluator(**dict.fromkeys(('answer', 'task', 'batch_size', 'workers', 'bad_samples', 'mesh',
+                                           'remedy')), view=SimpleNamespace(one=lambda image: image * 2),
+                          source=Digits(), mistakes=4)
     wrong = {'index': np.array([3, 0, 2, 1, 4, 5]), 'predicted': np.array([7, 7, 8, 9, 7, 7]),
              'confidence': np.array([0.5, 0.75, 0.5, 0.875, -1, -1], np.float32)}
     result = Result({}, {}, wrong=wrong)

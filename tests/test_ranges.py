@@ -132,7 +132,8 @@ TAKEN = {
                      'side': (2**31 - 1,)},  # held against the images' side: see test_options.py
     'config.loss': {'smoothing': ANY, 'consistency': ANY, 'threshold': ANY},
     'config.mix': {'mixup': ANY, 'cutmix': ANY, 'probability': PART, 'switch': PART, 'off_epochs': ANY},
-    'config.normalize': {'mean': ((0.5,),), 'std': ((0.5,),)}, 'config.eval': {'size': NONE, 'resize': NONE},
+    'config.normalize': {'mean': ((0.5,),), 'std': ((0.5,),)},
+    'config.eval': {'size': NONE, 'resize': NONE, 'scales': ((), (1, 2, 3, 4)), 'crop_ratio': PART},
     'config.lookahead': {'steps': MANY, 'alpha': PART},
     'config.augment': {
         'scale': NONE, 'ratio': NONE, 'shorter': NONE, 'pad': OFF, 'hsv': NONE, 'size': NONE, 'views': NONE,

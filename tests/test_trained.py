@@ -13,6 +13,7 @@ from PIL import Image
 from runs import ROOT
 from test_multi_label import voc
 
+import imagenet_jax
 from configs import common
 from imagenet_jax import class_names, models, record, sources, trained, weight_files, weights
 from imagenet_jax.checkpoint import load_variables, save_variables
@@ -147,9 +148,9 @@ def test_it_turns_images_as_the_run_did(run, tmp_path):
     (tmp_path / 'held.png').write_bytes(data := encode(scene(20, 10), 'PNG', exif=exif))
     for recorded, asked, turned in ((None, None, False), (True, None, True), (True, False, False), (None, True, True)):
         record.write(run, {**entry, 'data': entry['data'] | {'exif': recorded}})
-        one = trained.load(run, exif=asked)
+        one = imagenet_jax.load(run, exif=asked)
         assert one.exif == turned
-        np.testing.assert_array_equal(trained._see(one, tmp_path / 'held.png'),
+        np.testing.assert_array_equal(one.preprocess(tmp_path / 'held.png'),
                                       one.view(Upright(data) if turned else data))
     record.write(run, entry)
 

@@ -2,15 +2,20 @@
 
 import argparse
 
-from imagenet_jax import runtime, trained
+from imagenet_jax import runtime
 from imagenet_jax.command_line import parsing
-from imagenet_jax.images.eval_view import FILTERS
+from imagenet_jax.images.eval_view import FILTERS, VIEWS
+from imagenet_jax.use import classifier
+
+# Options of the section eval, and of the command line.
+_VIEW = 'size', 'resize', 'crop_ratio', 'interpolation', 'views', 'scales', 'flip'
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds them."""
-    parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path,
-                        help='the folder of a run or an import')
+def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
+    """Adds them; `alone` says that the command has arguments without a name, which no list may swallow."""
+    several = {'action': 'append'} if alone else {'action': 'extend', 'nargs': '+'}
+    parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path, **several,
+                        help='the folder of a run or an import; may be given again: the mean of their answers')
     parser.add_argument('--best', action='store_true',
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')
@@ -24,8 +29,15 @@ def add_view(parser: argparse.ArgumentParser, otherwise: str) -> None:
     """Adds what says how the model sees an image; `otherwise` says what holds where they are not given."""
     parser.add_argument('--size', metavar='N', type=parsing.side,
                         help=f'side of the centre crop, where not {otherwise}')
-    parser.add_argument('--resize', metavar='N', type=parsing.side, help='of the shorter side, before it, likewise')
+    shorter = parser.add_mutually_exclusive_group()
+    shorter.add_argument('--resize', metavar='N', type=parsing.side, help='of the shorter side, before it, likewise')
+    shorter.add_argument('--crop-ratio', metavar='F', type=parsing.fraction,
+                         help='instead: the crop as a part of the shorter side')
     parser.add_argument('--interpolation', choices=list(FILTERS), help='of that, likewise')
+    parser.add_argument('--views', choices=list(VIEWS), help='of one image, whose answers are averaged, likewise')
+    parser.add_argument('--scales', metavar='N,N,..', type=parsing.sides,
+                        help='shorter sides at each of which the whole centre square is answered, likewise')
+    parser.add_argument('--flip', action=argparse.BooleanOptionalAction, help="each view's mirror image too, likewise")
     parser.add_argument('--mean', metavar='R,G,B', type=_colour, help='of pixels in 0..1, likewise')
     parser.add_argument('--std', metavar='R,G,B', type=_colour, help='likewise')
 
@@ -33,16 +45,16 @@ def add_view(parser: argparse.ArgumentParser, otherwise: str) -> None:
 def view(arguments: argparse.Namespace) -> tuple[dict, dict]:
     """What they change of the sections eval and normalize."""
     view, normalize = ({name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-                       for names in (('size', 'resize', 'interpolation'), ('mean', 'std')))
+                       for names in (_VIEW, ('mean', 'std')))
     return view, normalize
 
 
-def load(arguments: argparse.Namespace) -> trained.Trained:
-    """The model that they name. Raises UserError."""
+def load(arguments: argparse.Namespace) -> classifier.Classifier:
+    """The model that they name, or several. Raises UserError."""
     runtime.configure_jax(deterministic=False, compilation_cache=True)
     changes, normalize = view(arguments)
-    return trained.load(arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
-                        exif=arguments.exif, view=changes, normalize=normalize)
+    return classifier.load(*arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
+                           exif=arguments.exif, view=changes, normalize=normalize)
 
 
 def _colour(text: str) -> tuple[float, ...]:

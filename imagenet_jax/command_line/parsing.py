@@ -38,6 +38,11 @@ side = whole(1, 65_535, 'is no number of pixels: it must')  # of an image
 side_or_none = whole(0, 65_535)  # 0: the option is not used
 
 
+def sides(text: str) -> tuple[int, ...]:
+    """Some, such as 224,256, for argparse."""
+    return tuple(map(side, text.split(',')))
+
+
 def fraction(text: str) -> float:
     """In 0..1, for argparse."""
     try:

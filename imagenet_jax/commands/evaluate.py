@@ -38,14 +38,15 @@ from imagenet_jax.evaluation import Evaluator
 from imagenet_jax.metrics.results import finite
 from imagenet_jax.options import apply, key_value
 from imagenet_jax.task import Result
-from imagenet_jax.trained import Trained, renumber
+from imagenet_jax.trained import renumber
 from imagenet_jax.use import table
+from imagenet_jax.use.classifier import Classifier
 
 
 def main() -> int | None:
     """The whole command."""
     parser = data_sets.parser('evaluate', __doc__, required=False)
-    checkpoints.add_arguments(parser)
+    checkpoints.add_arguments(parser, alone=False)
     parser.add_argument('--split', metavar='S', help="the run's evaluation split where not given")
     parser.add_argument('--batch-size', metavar='N', type=parsing.whole(1, 2**20), default=256,
                         help='on all devices together, rounded up to a multiple of them; changes no result')
@@ -53,19 +54,19 @@ def main() -> int | None:
                         help="labels without names are the model's numbers, even where there are fewer than it has")
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     parser.add_argument('--csv', metavar='FILE', type=parsing.path,
-                        help='make a table of what --checkpoint names, also of a single one, and keep it there')
+                        help='make a table of what --checkpoint names, each on its own, and keep it there')
     arguments = parser.parse_args()
-    if arguments.csv or table.asked_for(arguments.checkpoint):
+    if arguments.csv or any(map(table.asked_for, arguments.checkpoint)):
         return _tabulate(arguments)
     return _evaluate(arguments)
 
 
 def _tabulate(arguments) -> int:
-    models = table.find([arguments.checkpoint])
+    models = table.find(arguments.checkpoint)
     rows, skipped = table.measured(
-        models, lambda folder: _prepare(argparse.Namespace(**vars(arguments) | {'checkpoint': folder})),
-        lambda prepared, rate: _measure(prepared.trained, prepared.source, prepared.data, arguments.batch_size, rate),
-        arguments.csv)
+        models, lambda folder: _prepare(argparse.Namespace(**vars(arguments) | {'checkpoint': [folder]})),
+        lambda prepared, rate: _measure(prepared.classifier, prepared.source, prepared.data, arguments.batch_size,
+                                        rate), arguments.csv)
     if arguments.json:
         print(json.dumps({'results': rows, 'skipped': skipped}, indent=2))
     elif rows:
@@ -76,21 +77,21 @@ def _tabulate(arguments) -> int:
 
 
 def _prepare(arguments) -> table.Prepared:
-    trained = checkpoints.load(arguments)
-    data = apply(data_section.read, _section(arguments, trained), 'data')
+    classifier = checkpoints.load(arguments)
+    data = apply(data_section.read, _section(arguments, classifier), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
-    return table.Prepared(trained, data, split, _open(data, split, trained, arguments.by_number or own))
+    return table.Prepared(classifier, data, split, _open(data, split, classifier, arguments.by_number or own))
 
 
 def _evaluate(arguments) -> None:
-    trained, data, split, source = _prepare(arguments)
-    result = _measure(trained, source, data, arguments.batch_size)
-    names = trained.class_names or range(trained.model.num_classes)
+    classifier, data, split, source = _prepare(arguments)
+    result = _measure(classifier, source, data, arguments.batch_size)
+    names = classifier.class_names or range(classifier.num_classes)
     per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
                  for measure, values in result.per_class.items()}
     if arguments.json:
-        where = {'checkpoint': str(arguments.checkpoint), 'format': data.format, 'path': data.path,
+        where = {'checkpoint': ' '.join(map(str, arguments.checkpoint)), 'format': data.format, 'path': data.path,
                  'split': split, 'images': len(source)}
         print(json.dumps(finite(where | result.scalars | per_class), indent=2))
         return
@@ -105,39 +106,40 @@ def _evaluate(arguments) -> None:
             print(f'  {name:20} {value:.4f}')
 
 
-def _section(arguments, trained: Trained) -> dict:
+def _section(arguments, classifier: Classifier) -> dict:
     """The section `data` of the run, changed as the command line says, or all of it from there."""
     given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
     if arguments.workers:  # threads, whatever the run had
         given['processes'] = 0
-    given |= {'exif': trained.exif} | dict(map(key_value, arguments.option))
+    given |= {'exif': classifier.exif} | dict(map(key_value, arguments.option))
     if arguments.format is None:
-        if 'data' not in trained.entry:
-            raise UserError(f'{arguments.checkpoint} is an import, which has no data of its own: give --format, --path '
-                            'and --split')
-        return trained.entry['data'] | given
+        entry = classifier.members[0].entry
+        if 'data' not in entry:
+            raise UserError(f'{arguments.checkpoint[0]} is an import, which has no data of its own: give --format, '
+                            '--path and --split')
+        return entry['data'] | given
     if arguments.split is None:
         raise UserError('which split? --format needs --split too')
     return {'format': arguments.format} | given
 
 
-def _open(data: Data, split: str, trained: Trained, by_number: bool) -> sources.Source:
+def _open(data: Data, split: str, classifier: Classifier, by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
-    classes = trained.model.num_classes
+    classes = classifier.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
-    source = data.open(split, classes if data.format == 'synthetic' else None, trained.view.size)
-    trained.task.check(source)
-    return renumber(source, trained.class_names, classes, by_number)
+    source = data.open(split, classes if data.format == 'synthetic' else None, classifier.view.size)
+    classifier.task.check(source)
+    return renumber(source, classifier.class_names, classes, by_number)
 
 
-def _measure(trained: Trained, source: sources.Source, data: Data, batch_size: int,
+def _measure(classifier: Classifier, source: sources.Source, data: Data, batch_size: int,
              watch: Callable[[Iterable], Iterable] = iter) -> Result:
     mesh, devices = step.make_mesh(), jax.device_count()
     evaluator = Evaluator(
-        model=trained.model, normalize=trained.normalize, task=trained.task, view=trained.view, source=source,
+        answer=classifier.answer, task=classifier.task, view=classifier.view, source=source,
         batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=mesh,
         bad_samples=partial(data.bad_samples, source), remedy=f'lower --batch-size, now {batch_size}')
-    variables = jax.device_put(trained.variables, NamedSharding(mesh, P()))
+    variables = jax.device_put(classifier.arguments, NamedSharding(mesh, P()))
     show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty(), leave=None)
     with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
         return evaluator(variables, lambda batches: watch(show(batches)))

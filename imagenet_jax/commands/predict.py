@@ -22,9 +22,7 @@ from imagenet_jax.class_names import readable, shown
 from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.listing import EXTENSIONS, is_image, is_litter
-from imagenet_jax.trained import Trained, predict
-
-_BATCH_SIZE = 64
+from imagenet_jax.use.classifier import Classifier
 
 
 def main() -> int | None:
@@ -38,9 +36,9 @@ def main() -> int | None:
 
 
 def _predict(arguments) -> int:
-    trained = checkpoints.load(arguments)
-    if not trained.model.num_classes:
-        raise UserError(f'{arguments.checkpoint} holds a model without a head (num_classes=0), which names no class')
+    classifier = checkpoints.load(arguments)
+    if not classifier.num_classes:
+        raise UserError(f'{arguments.checkpoint[0]} holds a model without a head (num_classes=0), which names no class')
     files, code = [], 0
     for image in arguments.images:
         found = _files(image)
@@ -48,14 +46,14 @@ def _predict(arguments) -> int:
         if not found:
             print(f'{image}: holds no image ({", ".join(EXTENSIONS)})', file=sys.stderr)
             code = 1
-    answers = predict(trained, files, max(1, min(len(files), _BATCH_SIZE)))
+    answers = zip(files, classifier.answers(files), strict=True)
     hidden = not sys.stderr.isatty() or sys.stdout.isatty()  # answers that scroll by are progress enough
     for file, found in tqdm(answers, total=len(files), unit='image', disable=hidden):
         if isinstance(found, str):
             print(f'{file}: {found}', file=sys.stderr)
             code = 1
             continue
-        classes = _classes(trained, found, arguments.top)
+        classes = _classes(classifier, found, arguments.top)
         if arguments.json:
             print(json.dumps({'image': str(file), 'classes': classes}))
         else:
@@ -71,9 +69,9 @@ def _files(image: Path) -> list[Path]:
                   and not any(map(is_litter, file.relative_to(image).parts)))
 
 
-def _classes(trained: Trained, probabilities: np.ndarray, top: int) -> list[dict]:
+def _classes(classifier: Classifier, probabilities: np.ndarray, top: int) -> list[dict]:
     """The classes to show, likeliest first; those without a name have their number."""
-    names = trained.class_names
+    names = classifier.class_names
     answers = [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
-                'probability': round(float(probabilities[i]), 6)} for i in trained.task.likely(probabilities, top)]
+                'probability': round(float(probabilities[i]), 6)} for i in classifier.task.likely(probabilities, top)]
     return [one | ({'name': readable(one['class'])} if readable(one['class']) else {}) for one in answers]

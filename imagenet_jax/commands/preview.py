@@ -89,7 +89,7 @@ def _batches(options: Options) -> tuple[sources.Source, Iterator[dict], int, Len
     if _SPLIT.value == 'train':
         return train, input_pipeline.train_batches(train, augment, options.batch_size, options.seed, _STEP.value,
                                                    data.workers), 0, run
-    return test, input_pipeline.eval_batches(test, view, options.eval_batch_size, data.workers), _STEP.value, run
+    return test, input_pipeline.eval_batches(test, view.one, options.eval_batch_size, data.workers), _STEP.value, run
 
 
 def _through_device(options: Options, run: Length) -> Callable[[int, dict], dict]:

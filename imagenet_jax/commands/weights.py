@@ -86,7 +86,7 @@ def _import(arguments) -> None:
     class_names = _class_names(arguments.class_names, model.num_classes)
     view, normalize = checkpoints.view(arguments)
     sections = {'eval': trained.import_view(arguments.model, **view), 'normalize': normalize}
-    apply(EvalView, sections['eval'], 'eval')
+    seen = apply(EvalView, sections['eval'], 'eval')
     sections['normalize'] = dataclasses.asdict(apply(Normalize, normalize, 'normalize'))
     path, origin = weight_files.find(arguments.input)
     variables = weights.from_torch(model, weight_files.read(path), arguments.ema)
@@ -97,7 +97,7 @@ def _import(arguments) -> None:
             'model': {'name': arguments.model, **options, 'num_classes': model.num_classes}, **sections,
             'run': {**runtime.describe(), 'weights': origin, 'class_names': class_names}})
     print(f'{sum(leaf.size for leaf in jax.tree.leaves(variables["params"])):,} parameters of {path} are in '
-          f'{arguments.output}; it sees {sections["eval"]["size"]} pixels out of {sections["eval"]["resize"]}; '
+          f'{arguments.output}; it sees {seen.size} pixels out of {seen.shorter}; '
           f'{_told(class_names)}')
 
 

@@ -6,9 +6,9 @@ from functools import partial
 import flax.linen as nn
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.models.layers import adaptive_mean_pool, dense_init, he_init
+from imagenet_jax.models.layers import dense_init, he_init
 from imagenet_jax.models.network import Network
-from imagenet_jax.models.plain import Classifier, Conv, Features
+from imagenet_jax.models.plain import Classifier, Conv, Features, flatten, mean_answer
 
 
 class AlexNet(Network):
@@ -21,12 +21,15 @@ class AlexNet(Network):
       num_classes: 0 answers the 4096 features of the second hidden layer.
       dropout: before (each of) the hidden dense layers.
       groups: of the convolutions of the two towers; 1 is a single tower.
+      fully_convolutional: where the last map is larger than 6x6, the dense layers answer every 6x6 pixels of it,
+        and the mean of that is the answer, instead of pooling the map (arXiv 1312.6229).
     """
     convs: tuple[Conv, ...]
     batch_norm: bool
     paper_init: bool
     dropout: float = 0.5
     groups: int = 2
+    fully_convolutional: bool = False
 
     def __post_init__(self):
         widths = [c.features for pair in itertools.pairwise(self.convs) if pair[1].split for c in pair]
@@ -45,9 +48,10 @@ class AlexNet(Network):
         init, bias = (dense_init, 1.0) if self.paper_init else (he_init(), 0.0)
         shared = {'use_bias': not self.batch_norm, 'batch_norm': self.batch_norm}
         x, maps = Features(self.convs, layers, self.groups, init=init, **shared, name='features')(images)
-        x = adaptive_mean_pool(x, 6).reshape(x.shape[0], -1)
+        x = flatten(x, 6, self.fully_convolutional)
         logits = Classifier(self.num_classes, layers, dropout_first=True, bias=bias, **shared,
                             name='classifier')(x)
+        logits = mean_answer(logits)
         return (logits, maps) if features else logits
 
 

@@ -8,8 +8,10 @@ import itertools
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 
-from imagenet_jax.models.layers import Layers, at_least_float32, he_init, local_response_norm
+from imagenet_jax.models.layers import Layers, adaptive_mean_pool, at_least_float32, he_init, local_response_norm
 
 
 class Conv(NamedTuple):
@@ -57,8 +59,29 @@ class Features(nn.Module):
         return x, maps
 
 
+def flatten(x: jax.Array, size: int, fully_convolutional: bool) -> jax.Array:
+    """(N, H, W, C) -> (N, size * size * C), of means over size x size windows; or of every size x size pixels.
+
+    `fully_convolutional` answers (N, H - size + 1, W - size + 1, size * size * C), which makes convolutions of the
+    dense layers that follow (arXiv 1312.6229); a map that is smaller is pooled all the same.
+    """
+    height, width = x.shape[1:3]
+    if not fully_convolutional or min(height, width) < size:
+        return adaptive_mean_pool(x, size).reshape(x.shape[0], -1)
+    return jnp.concatenate([x[:, i:height - size + 1 + i, j:width - size + 1 + j]
+                            for i in range(size) for j in range(size)], -1)
+
+
+def mean_answer(logits: jax.Array) -> jax.Array:
+    """(N, K), or a map of answers (N, h, w, K), of which it is the mean -> (N, K)."""
+    return logits if logits.ndim == 2 else logits.mean((1, 2))
+
+
 class Classifier(nn.Module):
-    """Two hidden dense layers of 4096 and the last, answered in float32; without classes, the second hidden layer."""
+    """Two hidden dense layers of 4096 and the last, answered in float32; without classes, the second hidden layer.
+
+    (N, inputs) -> (N, outputs), and a map (N, h, w, inputs) to one.
+    """
     num_classes: int
     layers: Layers
     dropout_first: bool

@@ -7,9 +7,8 @@ from functools import partial
 
 import flax.linen as nn
 
-from imagenet_jax.models.layers import adaptive_mean_pool
 from imagenet_jax.models.network import Network
-from imagenet_jax.models.plain import Classifier, Conv, Features
+from imagenet_jax.models.plain import Classifier, Conv, Features, flatten, mean_answer
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -22,10 +21,13 @@ class VGG(Network):
       batch_norm: a norm after each convolution, which keeps its bias.
       num_classes: 0 answers the 4096 features of the second hidden layer.
       dropout: after each hidden dense layer.
+      fully_convolutional: where the last map is larger than 7x7, the dense layers answer every 7x7 pixels of it,
+        and the mean of that is the answer, instead of pooling the map (arXiv 1312.6229).
     """
     depths: tuple[int, ...]
     batch_norm: bool
     dropout: float = 0.5
+    fully_convolutional: bool = False
 
     @property
     def flattens(self):
@@ -38,8 +40,9 @@ class VGG(Network):
         convs = tuple(Conv(width, pool=2 if i == depth - 1 else 0)
                       for width, depth in zip(_WIDTHS, self.depths, strict=True) for i in range(depth))
         x, maps = Features(convs, layers, batch_norm=self.batch_norm, name='features')(images)
-        x = adaptive_mean_pool(x, 7).reshape(x.shape[0], -1)
+        x = flatten(x, 7, self.fully_convolutional)
         logits = Classifier(self.num_classes, layers, dropout_first=False, name='classifier')(x)
+        logits = mean_answer(logits)
         return (logits, maps) if features else logits
 
 

@@ -8,8 +8,9 @@ from functools import partial
 
 import flax.linen as nn
 
-from imagenet_jax.models.layers import Layers, adaptive_mean_pool, at_least_float32, local_response_norm
+from imagenet_jax.models.layers import Layers, at_least_float32, local_response_norm
 from imagenet_jax.models.network import Network
+from imagenet_jax.models.plain import flatten, mean_answer
 
 # Of each stage: its units' (features, kernel, stride, padding). A max-pool ends each stage.
 _STAGES = (
@@ -95,9 +96,12 @@ class ZFNet(Network):
       batch_norm: a BatchNorm after each convolution, and neither bias nor LRN.
       num_classes: 0 answers the 4096 features of the second hidden layer.
       dropout: after each hidden dense layer.
+      fully_convolutional: where the last map is larger than 6x6, the dense layers answer every 6x6 pixels of it,
+        and the mean of that is the answer, instead of pooling the map (arXiv 1312.6229).
     """
     batch_norm: bool
     dropout: float = 0.5
+    fully_convolutional: bool = False
 
     @property
     def flattens(self):
@@ -108,8 +112,9 @@ class ZFNet(Network):
     def __call__(self, images, train=False, features=False):
         layers = self.layers(train)
         x, maps = Features(self.batch_norm, layers, name='features')(images)
-        x = adaptive_mean_pool(x, 6).reshape(x.shape[0], -1)
+        x = flatten(x, 6, self.fully_convolutional)
         logits = Output(self.num_classes, layers, name='output')(x)
+        logits = mean_answer(logits)
         return (logits, maps) if features else logits
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -23,21 +24,21 @@ from imagenet_jax.models import summary
 from imagenet_jax.report import folders, tables
 from imagenet_jax.sources import Source
 from imagenet_jax.task import Result
-from imagenet_jax.trained import Trained
+from imagenet_jax.use.classifier import Classifier
 from imagenet_jax.use.rows import ResultsFile, aligned
 
 log = logging.getLogger(__name__)
 
 # timm's columns in its order, accuracies in percent and parameters in millions; then ours.
 COLUMNS = ('model', 'top1', 'top1_err', 'top5', 'top5_err', 'param_count', 'img_size', 'crop_pct', 'interpolation',
-           'name', 'gmacs', 'mean_average_precision', 'loss', 'images_per_s', 'images', 'bad_samples', 'dtype',
+           'name', 'views', 'gmacs', 'mean_average_precision', 'loss', 'images_per_s', 'images', 'bad_samples', 'dtype',
            'format', 'path', 'split', 'fingerprint')
-TEXTS = ('model', 'interpolation', 'name', 'dtype', 'format', 'path', 'split', 'fingerprint')
+TEXTS = ('model', 'interpolation', 'name', 'views', 'dtype', 'format', 'path', 'split', 'fingerprint')
 
 
 class Prepared(NamedTuple):
     """A model and the split that it is to be measured on, whose labels are in its order."""
-    trained: Trained
+    classifier: Classifier
     data: Data
     split: str
     source: Source
@@ -157,7 +158,7 @@ def measured(models: Mapping[str, Path], prepare: Callable[[Path], Prepared],
 
 def fingerprint(prepared: Prepared) -> str:
     """CRC-32 of all that a result depends on but the images' bytes: weights, model, view, and which data."""
-    trained, data, split, source = prepared
+    (trained,), data, split, source = prepared.classifier.members, *prepared[1:]
     view = {field.name: getattr(trained, field.name) for field in dataclasses.fields(trained)
             if field.name not in ('model', 'variables', 'entry')}
     told = (contents.checksum(trained.variables), trained.entry['model'], trained.model.dtype.name, view,
@@ -166,13 +167,16 @@ def fingerprint(prepared: Prepared) -> str:
 
 
 def _row(name: str, prepared: Prepared, evaluate: Callable) -> dict:
-    trained, data, split, source = prepared
-    parameters, multiply_adds = summary.total(summary.layers(trained.model, trained.view.size))
+    (trained,), data, split, source = prepared.classifier.members, *prepared[1:]
+    view = trained.view
+    _, multiply_adds = summary.total(summary.layers(trained.model, view.size))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(trained.variables['params']))
     rate = Rate()
     scalars = evaluate(prepared, rate).scalars
     row = {'model': trained.entry['model']['name'], 'param_count': round(parameters / 1e6, 6),
-           'img_size': trained.view.size, 'crop_pct': round(trained.view.size / trained.view.resize, 3),
-           'interpolation': trained.view.interpolation, 'name': name, 'gmacs': round(multiply_adds / 1e9, 6),
+           'img_size': view.size, 'crop_pct': None if view.whole else round(view.size / view.shorter, 3),
+           'views': ' '.join([view.views, *map(str, view.scales), *['flip'] * view.flip]),
+           'interpolation': view.interpolation, 'name': name, 'gmacs': round(multiply_adds / 1e9, 6),
            'images_per_s': round(rate.per_second(), 1), 'images': len(source), 'bad_samples': scalars['bad_samples'],
            'dtype': trained.model.dtype.name, 'format': data.format, 'path': data.path, 'split': split,
            'fingerprint': fingerprint(prepared)}

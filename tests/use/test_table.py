@@ -18,6 +18,7 @@ from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.task import Result
 from imagenet_jax.use import table
+from imagenet_jax.use.classifier import Classifier
 
 
 @pytest.fixture(scope='module')
@@ -83,18 +84,19 @@ def test_the_command(root, tmp_path, monkeypatch, capsys):
 def prepared(root, name):
     """A run and a split, with nothing behind it."""
     data = SimpleNamespace(format='folder', path=str(root / 'data'), options={}, holdout=0.0)
-    return table.Prepared(trained.load(root / 'runs' / name), data, 'val', range(30))
+    return table.Prepared(Classifier(trained.load(root / 'runs' / name)), data, 'val', range(30))
 
 
 def test_what_changes_a_result_is_measured_anew(root):
     one = prepared(root, 'z')
-    z = table.fingerprint(one)
+    z, trained_z = table.fingerprint(one), one.classifier.members[0]
     assert z == table.fingerprint(prepared(root, 'z'))
-    changes = ({'view': EvalView(8, 8)}, {'model': one.trained.model.clone(dtype='bfloat16')},
+    changes = ({'view': EvalView(8, 8)}, {'view': EvalView(8, 9, views='ten_crop')},
+               {'model': trained_z.model.clone(dtype='bfloat16')},
                {'normalize': Normalize(mean=(0.5,))}, {'exif': True}, {'class_names': ('a', 'b', 'c')})
     others = [prepared(root, 'a/ä b'), one._replace(split='test'), one._replace(source=range(31)),
-              *(one._replace(trained=dataclasses.replace(one.trained, **change)) for change in changes)]
-    assert len({z, *map(table.fingerprint, others)}) == 9
+              *(one._replace(classifier=Classifier(dataclasses.replace(trained_z, **change))) for change in changes)]
+    assert len({z, *map(table.fingerprint, others)}) == 10
 
 
 def test_best_first_and_kept_as_they_come(root, tmp_path):
