@@ -75,7 +75,7 @@ def test_the_command(root, tmp_path, monkeypatch, capsys):
     assert row['param_count'] == sum(leaf.size for leaf in jax.tree.leaves(variables)) / 1e6
     assert (row['model'], row['img_size'], row['crop_pct'], row['images']) == ('resnet8_cifar', 8, 0.889, 30)
     assert [line.split(',')[9] for line in lines] == list(rows) == sorted(rows, key=lambda name: -rows[name]['top1'])
-    monkeypatch.setattr('imagenet_jax.commands.evaluate._measure', None)
+    monkeypatch.setattr('imagenet_jax.commands.evaluate._evaluator', None)
     code, out = called(monkeypatch, capsys, 'evaluate', '--checkpoint', root / 'runs', '--csv', file)
     assert code == 1 and all(f'{row["top1"]:.2f} {row["top1_err"]:.2f} 100.00' in out for row in rows.values())
     assert file.read_text().splitlines() == [head, *lines] and max(map(len, out.splitlines())) <= 80
