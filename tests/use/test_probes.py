@@ -30,7 +30,7 @@ def drawn(count, seed, names=NAMES):
 TRAIN, TEST = drawn(150, 0), drawn(101, 1)
 
 
-@pytest.mark.parametrize('k', [1, 5, 20])
+@pytest.mark.parametrize('k', [1, 20, 100])
 def test_neighbours_are_scikit_learns(k, monkeypatch):
     monkeypatch.setattr(probes, '_MOST_ROWS', 17)
     found = probes.knn(TRAIN, TEST, k)
@@ -38,7 +38,7 @@ def test_neighbours_are_scikit_learns(k, monkeypatch):
                           ('knn_weighted_top1', lambda distance: np.exp((1 - distance) / 0.07))):
         plain = KNeighborsClassifier(k, metric='cosine', algorithm='brute', weights=weights)
         expected = plain.fit(TRAIN.values.astype(float), TRAIN.labels).score(TEST.values.astype(float), TEST.labels)
-        assert found[name] == pytest.approx(expected) and 0.4 < found[name] < 1
+        assert found[name] == pytest.approx(expected) and 0.3 < found[name] < 1
 
 
 def test_the_probe_minimises_what_it_says():
