@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := JAX_PLATFORMS=cpu $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-fast test-all test-oldest references board clean
+.PHONY: help install demo test test-fast test-all test-oldest references board dist release-check clean
 
 help:  ## this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 16
 
 install: $(VENV)/installed  ## make .venv and install
 
@@ -43,5 +43,22 @@ references: install  ## PyTorch and its model libraries, for the tests that comp
 board: install  ## TensorBoard on runs/
 	$(BIN)/tensorboard --logdir runs
 
-clean:  ## remove the environments; runs/ stays
-	rm -rf .venv* *.egg-info
+dist: install  ## the wheel and the source archive, in dist/
+	rm -rf build dist
+	$(BIN)/python -m pip install --quiet build twine setuptools
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+release-check: VERSION = $(shell sed -n "s/^__version__ = '\(.*\)'/\1/p" imagenet_jax/__init__.py)
+release-check: install  ## build dist/, and say whether it may be published
+	@test -z "$$(git status --porcelain)" || { git status --short; echo 'error: commit these first'; exit 1; }
+	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo 'error: CHANGELOG.md has no $(VERSION)'; exit 1; }
+	@! sed '1,/^## \[Unreleased\]/d; /^## \[[0-9]/,$$d' CHANGELOG.md | grep '^-' \
+	    || { echo 'error: these are not released as $(VERSION): give them a version of their own'; exit 1; }
+	@test -z "$$(git tag --list v$(VERSION))" || { echo 'error: there is a v$(VERSION) already'; exit 1; }
+	$(MAKE) dist
+	$(PYTEST) tests/test_packaging.py
+	@echo 'dist/ may be published as $(VERSION): git tag v$(VERSION), then twine upload dist/*'
+
+clean:  ## remove the environments and what was built; runs/ stays
+	rm -rf .venv* *.egg-info build dist

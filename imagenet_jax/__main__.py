@@ -3,11 +3,12 @@
 import sys
 from typing import NoReturn
 
+import imagenet_jax
 from imagenet_jax.command_line import running
 from imagenet_jax.errors import unknown
 
 _COMMANDS = {
-    'train': 'train and evaluate one model, as main.py does',
+    'train': 'train and evaluate one model',
     'sweep': 'train recipes x variants x seeds, each in its own folder, and go on where it stopped',
     'report': 'make one table of many runs: means, deviations, differences',
     'convert': 'pack a data set into shards for training, shrunk where asked for',
@@ -18,6 +19,7 @@ _COMMANDS = {
     'predict': 'name the classes of images',
     'features': 'write what a trained model makes of images, and how well it tells classes apart',
     'models': 'list the models',
+    'export': 'make one file of a trained model that JAX alone can run',
     'weights': 'import and export weights of PyTorch models',
 }
 
@@ -32,10 +34,13 @@ def main() -> NoReturn:
 
 
 def _list(name: str) -> None:
+    if name == '--version':
+        print(f'imagenet_jax {imagenet_jax.__version__}')
+        return
     if name not in ('-h', '--help'):
         raise unknown('command', name, _COMMANDS)
     lines = [f'  {command:10} {what}' for command, what in _COMMANDS.items()]
-    print('\n'.join(['usage: python -m imagenet_jax COMMAND [--help]', '', *lines]))
+    print('\n'.join(['usage: python -m imagenet_jax COMMAND [--help] | --version', '', *lines]))
 
 
 if __name__ == '__main__':

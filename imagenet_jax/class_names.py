@@ -83,17 +83,24 @@ def first(names: Sequence[str]) -> str:
 def _as_imagenet(names: Sequence[str]) -> list[str]:
     """The id of each name that means one of ImageNet's classes; any other name as it is.
 
-    'crane' is a bird and a machine: the order decides, where it is ImageNet's.
+    'crane' is a bird and a machine: the order decides, where it is ImageNet's. Of all 1000 names it decides of words
+    that are one class's name and another's first, too: 'maillot'.
     """
     ids = list(imagenet())
-    found = [_meanings(name) for name in names]
-    return [ids[number] if number < len(ids) and ids[number] in meant else meant[0] if len(meant) == 1 else name
-            for number, (name, meant) in enumerate(zip(names, found, strict=True))]
+    found = []
+    for number, name in enumerate(names):
+        meanings = _meanings(name)
+        meant = meanings[0] if meanings else []
+        here = ids[number] if number < len(ids) else None
+        in_order = here in meant or (len(names) == len(ids) and any(here in each for each in meanings))
+        found.append(here if in_order else meant[0] if len(meant) == 1 else name)
+    return found
 
 
-def _meanings(name: str) -> list[str]:
+def _meanings(name: str) -> list[list[str]]:
+    """Ids that a name may mean, the nearest meaning first."""
     plain = _plain(name)
-    return next((table[form] for form in (plain, plain.casefold()) for table in _meant() if form in table), [])
+    return [table[form] for form in (plain, plain.casefold()) for table in _meant() if form in table]
 
 
 def _plain(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -105,7 +104,7 @@ class Experiment:
         self._evaluate = Evaluator(
             answer=Answer(model=self.model, normalize=device_part.normalize, view=view, task=self.task),
             task=self.task, view=view, source=self.test, batch_size=options.eval_batch_size,
-            workers=self.data.workers, mesh=self.mesh, bad_samples=partial(self.data.bad_samples, self.test),
+            workers=self.data.workers, mesh=self.mesh, bad_samples=self.data.bad_samples,
             batches=1 if options.dry_run else None,
             mistakes=0 if self.task.multi_label or not options.confusion_epochs else options.misclassified,
             remedy=f'lower config.eval_batch_size, now {options.eval_batch_size}')

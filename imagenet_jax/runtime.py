@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Hosts agree on a stop at steps that divide by this; asking at each would stall the devices.
 AGREE_STEPS = 10
+# Programs that compile faster are not kept. JAX's own second would leave out what one image is answered by.
+_LEAST_COMPILE_S = 0.1
 _FUSION = 'xla_cpu_experimental_ynn_fusion_type'
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -40,6 +43,7 @@ def configure_jax(deterministic: bool, compilation_cache: bool) -> None:
     guard_half_precision()
     if compilation_cache and not jax.config.jax_compilation_cache_dir:
         jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'xla'))
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', _LEAST_COMPILE_S)
 
 
 def _add_xla_flag(name: str, value: str) -> None:
@@ -159,9 +163,13 @@ def describe() -> dict:
 
 
 def _git_revision() -> str:
-    """Of the source tree this package is imported from, '' where it is not in one; -dirty where it was changed."""
+    """Of the repository that has this very file, '' where none has; -dirty where it was changed.
+
+    An installed package may lie in a repository too, in the environment of another project: that one says nothing.
+    """
+    git = partial(subprocess.run, text=True, cwd=Path(__file__).parent, capture_output=True, check=True)
     try:
-        return subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'], text=True,
-                              cwd=Path(__file__).parent, capture_output=True, check=True).stdout.strip()
+        git(['git', 'ls-files', '--error-unmatch', Path(__file__).name])
+        return git(['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ''

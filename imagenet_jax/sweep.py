@@ -1,4 +1,4 @@
-"""Many runs: recipes x variants x seeds, each a process of main.py in a folder of its own. Imports no JAX."""
+"""Many runs: recipes x variants x seeds, each a process of `train` in a folder of its own. Imports no JAX."""
 
 import contextlib
 import dataclasses
@@ -18,6 +18,7 @@ from imagenet_jax import record
 from imagenet_jax.errors import Stopped
 from imagenet_jax.report import folders
 
+_TRAIN = '-m', 'imagenet_jax', 'train'  # of the environment, and not a main.py that lies in the current folder
 _POLL_S = 0.1       # between looks at the processes
 _ESTIMATE_S = 5.0   # between looks at how far they are, until one has a speed
 
@@ -42,13 +43,12 @@ class Run:
     @property
     def arguments(self) -> tuple[str, ...]:
         """What a person would type behind `python`."""
-        start = ('main.py',) if os.path.isfile('main.py') else ('-m', 'imagenet_jax', 'train')
-        return (*start, '--config', self.recipe, f'--config.seed={self.seed}', *self.options, '--workdir',
+        return (*_TRAIN, '--config', self.recipe, f'--config.seed={self.seed}', *self.options, '--workdir',
                 str(self.folder))
 
     @property
     def state(self) -> str:
-        """'done' where this very config came to its end; else how far it is, main.py's to go on with or to refuse."""
+        """'done' where this very config came to its end; else how far it is, for `train` to go on with or to refuse."""
         found = folders.read(self.folder)
         asked = {name: value for name, value in found.entry.items() if name != 'run'}
         if found.finished and asked == json.loads(json.dumps(self.config)):

@@ -5,9 +5,7 @@ A task is chosen by config.loss and asked for everything that depends on it; no 
 
 import abc
 import dataclasses
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +14,9 @@ import optax
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.average_precision import average_precision
+from imagenet_jax.metrics.calibration import binned
+from imagenet_jax.metrics.evaluation_result import Result
+from imagenet_jax.metrics.per_class import Counts, mean
 from imagenet_jax.models.layers import at_least_float32
 from imagenet_jax.options import refuse_above
 
@@ -25,22 +26,6 @@ if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
 
 # The least probability that a logit is made of: float32's least normal number.
 _TINY = float(np.finfo(np.float32).tiny)
-
-
-class Result(NamedTuple):
-    """What an evaluation found.
-
-    Attributes:
-      scalars: name -> number, of the whole split.
-      per_class: name -> float64 (K,), NaN where a class has no image; {} where the task measures none.
-      confusion: int (K, K), rows the label, columns the prediction; None where an image may have several classes.
-      wrong: of each image, in no order: its `index` in the source, the class `predicted`, and `confidence`, the
-        probability of that class, or -1 where it is right or could not be told; {} where nobody asked.
-    """
-    scalars: dict[str, float]
-    per_class: dict[str, np.ndarray]
-    confusion: np.ndarray | None = None
-    wrong: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,6 +91,10 @@ class Task(abc.ABC):
     def probabilities(self, logits: jax.Array) -> jax.Array:
         """(N, K) -> (N, K) in 0..1: how likely each class is."""
 
+    def own(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        """int32 (N,): each image's class; of several that of the largest logit, -1 where it has none."""
+        return labels
+
     @abc.abstractmethod
     def logits(self, probabilities: jax.Array) -> jax.Array:
         """The inverse of `probabilities`, finite where these are 0 or 1; of a softmax any constant may be added."""
@@ -170,12 +159,19 @@ class Softmax(Task):
         valid = mask & readable & jnp.isfinite(loss)
         hits = (best == labels[:, None]) & valid[:, None]
         confusion = jnp.zeros((classes, classes), jnp.int32).at[labels, best[:, 0]].add(valid.astype(jnp.int32))
+        confidence = jnp.where(valid, jax.nn.softmax(at_least_float32(logits)).max(-1), 0)
         return {'loss': jnp.where(mask, loss, 0.0).sum(), 'top1': hits[:, 0].sum(dtype=jnp.int32),
-                'top5': hits.sum(dtype=jnp.int32), 'confusion': confusion}, {}
+                'top5': hits.sum(dtype=jnp.int32), 'confusion': confusion,
+                'labels': jnp.zeros(classes, jnp.int32).at[labels].add(mask.astype(jnp.int32)),
+                'calibration': binned(confidence, hits[:, 0], mask)}, {}
 
     def result(self, sums, rows, count):
-        del rows
-        return Result({name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')}, {}, sums['confusion'])
+        """An image without an answer is of its class, and predicted as none."""
+        counts = Counts(sums['confusion'].diagonal(), sums['confusion'].sum(0), sums['labels'])
+        scalars = {name: float(sums[name]) / count for name in ('top1', 'top5', 'loss')} | {
+            'macro_f1': counts.macro_f1(), 'mean_class_accuracy': mean(counts.accuracy()),
+            'expected_calibration_error': sums['calibration'].error}
+        return Result(scalars, {'class_accuracy': counts.accuracy()}, sums['confusion'], sums['calibration'])
 
     def probabilities(self, logits):
         return jax.nn.softmax(logits)
@@ -222,7 +218,7 @@ class Sigmoid(Task):
     """Each class is there or not; labels are float (N, K) of 0 and 1, and NaN where a class is not counted.
 
     Smoothing eps: a target is 1 - eps/2 for 1 and eps/2 for 0, as `Softmax` has it for two classes. The loss of an
-    image is the mean over its counted classes, 0 where it has none.
+    image is the mean over its counted classes, 0 where it has none. F1 is of classes that are likelier than not.
     """
     score = 'mean_average_precision'
     multi_label = True
@@ -248,13 +244,18 @@ class Sigmoid(Task):
             'scores': jnp.where(valid, logits, -jnp.inf), 'labels': jnp.where(mask[:, None], labels, jnp.nan)}
 
     def result(self, sums, rows, count):
-        precision = average_precision(rows['scores'], rows['labels'])
-        mean = float(np.nanmean(precision)) if np.isfinite(precision).any() else float('nan')
-        return Result({'mean_average_precision': mean, 'loss': float(sums['loss']) / count},
-                      {'average_precision': precision})
+        scores, labels = rows['scores'], rows['labels']
+        precision, said, there = average_precision(scores, labels), scores > 0, labels == 1
+        counts = Counts(*(x.sum(0) for x in (said & there, said & ~np.isnan(labels), there)))
+        return Result({'mean_average_precision': mean(precision), 'macro_f1': counts.macro_f1(),
+                       'loss': float(sums['loss']) / count}, {'average_precision': precision})
 
     def probabilities(self, logits):
         return jax.nn.sigmoid(logits)
+
+    def own(self, logits, labels):
+        best = jnp.where(labels == 1, logits, -jnp.inf).argmax(-1).astype(jnp.int32)
+        return jnp.where((labels == 1).any(-1), best, -1)
 
     def logits(self, probabilities):
         return jnp.log(jnp.maximum(probabilities, _TINY)) - jnp.log(jnp.maximum(1 - probabilities, _TINY))

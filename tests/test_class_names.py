@@ -28,6 +28,13 @@ def test_other_libraries_mean_the_same_classes():
     assert class_names.match(['cardigan', 'Cardigan', 'chain_saw'], IDS) == (474, 264, 491)
 
 
+def test_first_words_alone_are_told_apart_by_their_order():
+    """'maillot' is all the words of class 638 and the first of 639."""
+    names = [words.partition(',')[0] for words in class_names.imagenet().values()]
+    assert len(set(names)) < 1000
+    assert class_names.match(IDS[::-1], names) == tuple(range(1000))[::-1]
+
+
 @pytest.mark.parametrize('name', ['crane', 'unicorn', 'n99999999'])
 def test_what_means_no_one_class_is_refused(name):
     with pytest.raises(class_names.UserError, match=f"none of the 1000 that the model knows, the first: '{name}'"):

@@ -12,6 +12,7 @@ import pytest
 from fixtures_commands import called
 from runs import ROOT, environment
 
+import imagenet_jax
 from imagenet_jax import __main__
 from imagenet_jax.command_line import recipes, running
 from imagenet_jax.errors import Stopped, UserError
@@ -113,6 +114,13 @@ def test_commands_are_listed(arguments, monkeypatch, capsys):
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == list(__main__._COMMANDS)
 
 
+def test_the_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['imagenet_jax', '--version'])
+    with pytest.raises(SystemExit) as caught:
+        __main__.main()
+    assert not caught.value.code and capsys.readouterr().out == f'imagenet_jax {imagenet_jax.__version__}\n'
+
+
 @pytest.mark.parametrize('command', ['convert', 'models'])  # the others' own tests ask for theirs
 def test_help_opens_with_what_a_command_does(command, monkeypatch, capsys):
     code, out = called(monkeypatch, capsys, command, '--help')
@@ -139,6 +147,20 @@ def test_neither_workers_nor_refusals_import_what_takes_long():
             'except SystemExit as error: print(error.code, "jax" in sys.modules)')
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith('error: where should the run go?') and done.stdout.endswith(' False\n')
+
+
+def test_no_help_imports_what_takes_long():
+    """Of any command, nor the list of models."""
+    code = ('import contextlib, io, sys\nfrom imagenet_jax import __main__\n'
+            'for command in [*([name, "--help"] for name in __main__._COMMANDS), ["weights", "import", "--help"],\n'
+            '                ["train", "--config", "resnet50", "--help"], ["models"], ["--version"]]:\n'
+            '    sys.argv = ["imagenet_jax", *command]\n'
+            '    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())), contextlib.suppress(SystemExit):\n'
+            '        __main__.main()\n'
+            '    found = set("jax flax optax orbax tensorflow cv2 matplotlib pyarrow scipy torch".split())\n'
+            '    assert not found & set(sys.modules), (command, found & set(sys.modules))\n')
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 @pytest.mark.parametrize(('line', 'message'), [

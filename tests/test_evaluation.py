@@ -1,6 +1,7 @@
 """What one batch of evaluation counts, and what a split adds up to. The model's logits are its input's pixels."""
 
 import dataclasses
+import itertools
 from types import SimpleNamespace
 
 import flax.linen as nn
@@ -8,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from imagenet_jax import step
 from imagenet_jax.evaluation import Evaluator, make_eval_step, measure
-from imagenet_jax.task import Result, Softmax
+from imagenet_jax.metrics.evaluation_result import Result
+from imagenet_jax.task import Sigmoid, Softmax
 
 
 class Pixels(nn.Module):
@@ -76,9 +79,10 @@ def test_sums(count):
     assert 0 < expected['top1'] < expected['top5'] < 40
     check(sums, expected | {'count': 40})
     np.testing.assert_allclose(sums['loss'], cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).sum(), rtol=1e-6)
-    assert {name: value.dtype for name, value in sums.items()} == {
+    assert {name: value.dtype for name, value in sums.items() if name != 'calibration'} == {
         'count': np.int32, 'bad_samples': np.int32, 'not_finite': np.int32, 'top1': np.int32, 'top5': np.int32,
-        'loss': np.float32, 'confusion': np.int32}
+        'loss': np.float32, 'confusion': np.int32, 'labels': np.int32}
+    assert [x.dtype for x in sums['calibration']] == [np.int32, np.int32, np.float32]
 
 
 def test_equal_logits_are_not_right_for_every_label(count):
@@ -133,21 +137,45 @@ def test_fewer_than_five_classes(count):
     assert sums['top5'] == 10
 
 
-def test_wrong_images_and_how_sure_the_model_was():
-    """Not those that are right, unreadable, not finite or padding; nothing else of the program changes."""
+@pytest.mark.parametrize(('devices', 'top'), [(1, 20), (8, 5)])
+def test_what_is_kept_of_each_image(devices, top):
+    """Of all but padding; no answer to what is unreadable or not finite; nothing else of the program changes."""
     logits, labels = drawn(24, 10)
+    logits = logits.round(1)  # some are equal
     bad, mask = np.full(24, -1), np.arange(24) < 21
     bad[[1, 20]] = [1, 20]
     logits[5, 3] = np.nan
     given = batch(logits, labels, bad, mask) | {'index': np.arange(100, 124, dtype=np.int32)}
-    sums, rows = jax.device_get(make(8, wrong=True)({}, given))
-    jax.tree.map(np.testing.assert_array_equal, sums, jax.device_get(make(8)({}, given))[0])
-    best = np.argmax(logits, 1)
-    valid = mask & (bad < 0) & (np.arange(24) != 5)
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_array_equal(rows['index'], given['index'])
-    np.testing.assert_array_equal(rows['predicted'], best)
-    np.testing.assert_allclose(rows['confidence'], np.where(valid & (best != labels), probabilities.max(1), -1), 1e-6)
+    sums, rows = jax.device_get(make(devices, top=top)({}, given))
+    jax.tree.map(np.testing.assert_array_equal, sums, jax.device_get(make(devices)({}, given))[0])
+    found, answered = rows['images'], mask & (bad < 0) & (np.arange(24) != 5)
+    np.testing.assert_array_equal(found['index'], np.where(mask, given['index'], -1))
+    np.testing.assert_array_equal(found['readable'], bad < 0)
+    order = np.argsort(-logits, 1, kind='stable')
+    np.testing.assert_array_equal(found['classes'], np.where(answered[:, None], order[:, :top], -1))
+    rank = 1 + np.argmax(order == labels[:, None], 1)
+    np.testing.assert_array_equal(found['rank'], np.where(answered, rank, 0))
+    p = np.take_along_axis(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), order[:, :top], 1)
+    np.testing.assert_allclose(found['probabilities'][answered], p[answered], 1e-6)
+
+
+def test_the_rank_of_several_classes_is_that_of_the_best():
+    logits = np.array([[1, 4, 3, 2], [1, 4, 3, 2], [1, 4, 3, 2]], np.float32)
+    labels = np.array([[1, 0, np.nan, 1], [np.nan, 1, 0, 1], [0, 0, 0, np.nan]], np.float32)
+    given = batch(logits, labels, [-1] * 3, [True] * 3) | {'index': np.arange(3, dtype=np.int32)}
+    found = jax.device_get(make(1, Sigmoid(), top=2)({}, given))[1]['images']
+    assert found['rank'].tolist() == [3, 1, 0] and found['classes'].tolist() == [[1, 2]] * 3
+    np.testing.assert_allclose(found['probabilities'], 1 / (1 + np.exp([[-4, -3]] * 3)), 1e-6)
+
+
+def test_outputs_that_do_not_count_are_not_there():
+    logits, labels = drawn(24, 10)
+    chosen = np.array([7, 2, 4])
+    logits[3, 0] = np.nan  # of none that counts
+    given = batch(logits, labels % 3, np.full(24, -1), np.ones(24, bool))
+    found = jax.device_get(make(2, outputs=chosen)({}, given)[0])
+    expected = jax.device_get(make(2)({}, given | {'image': logits[:, chosen]})[0])
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 class Digits:
@@ -163,10 +191,12 @@ def test_the_worst_are_the_surest_and_are_read_again():
     evaluator = Evaluator(**dict.fromkeys(('answer', 'task', 'batch_size', 'workers', 'bad_samples', 'mesh',
                                            'remedy')), view=SimpleNamespace(one=lambda image: image * 2),
                           source=Digits(), mistakes=4)
-    wrong = {'index': np.array([3, 0, 2, 1, 4, 5]), 'predicted': np.array([7, 7, 8, 9, 7, 7]),
-             'confidence': np.array([0.5, 0.75, 0.5, 0.875, -1, -1], np.float32)}
-    result = Result({}, {}, wrong=wrong)
+    images = {'index': np.array([3, 0, 2, 1, 4, 5, -1]), 'rank': np.array([2, 9, 2, 3, 1, 0, 2]),
+              'classes': np.array([7, 7, 8, 9, 7, -1, 7])[:, None],
+              'probabilities': np.array([0.5, 0.75, 0.5, 0.875, 0.9, 0.9, 0.9], np.float32)[:, None]}
+    result = Result({}, {}, images=images)
     assert evaluator.worst(result) == [(2, 1, 9, 0.875), (4, 2, 8, 0.5), (6, 3, 7, 0.5)]
+    assert evaluator.worst(result, images['classes'][:, 0] == 7) == [(6, 3, 7, 0.5)]
     assert dataclasses.replace(evaluator, mistakes=1).worst(result) == [(2, 1, 9, 0.875)]
     assert evaluator.worst(Result({}, {})) == []
 
@@ -189,12 +219,43 @@ def test_fractions_of_the_split():
     seen = []
     result = measure(make(2), Softmax(), {}, batches(logits, labels, 8), 22, seen.append)
     expected = by_hand(logits, labels, np.ones(22, bool))
-    assert result.scalars == {
+    there = np.bincount(labels, minlength=10)
+    np.testing.assert_allclose(result.per_class['class_accuracy'],
+                               np.where(there, expected['confusion'].diagonal() / there.clip(1), np.nan))
+    assert {name: result.scalars[name] for name in ('top1', 'top5', 'bad_samples', 'loss')} == {
         'top1': pytest.approx(expected['top1'] / 22), 'top5': pytest.approx(expected['top5'] / 22), 'bad_samples': 0,
         'loss': pytest.approx(float(cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean()))}
     np.testing.assert_array_equal(result.confusion, expected['confusion'])
-    assert result.per_class == {}
     assert seen == [{'start': 0}, {'start': 8}, {'start': 16}]
+
+
+def plain_calibration_error(confidence, right):
+    edges = np.linspace(0, 1, 16)
+    inside = [(confidence > low) & (confidence <= high) for low, high in itertools.pairwise(edges)]
+    return sum(abs(right[i].mean() - confidence[i].mean()) * i.sum() for i in inside if i.any()) / len(right)
+
+
+@pytest.mark.parametrize(('devices', 'size'), [(1, 22), (8, 16)])
+def test_measures_agree_with_scikit_learn_and_plain_numpy(devices, size):
+    """One class has no image, one is neither labelled nor predicted; an image is unreadable, an answer not finite."""
+    logits, labels = drawn(300, 7, seed=1)
+    logits[:, 6], logits[:200] = -9, logits[:200] * 4
+    labels[200:280] = logits[200:280].argmax(1)  # right, but less sure
+    labels[labels == 3], labels[labels == 6] = 2, 5
+    logits[7, 1], bad = np.nan, np.where(np.arange(300) == 12, 12, -1)
+    given = ((host, made | {'bad': np.pad(bad, (0, size))[host['start']:][:size]})
+             for host, made in batches(logits, labels, size))
+    result = measure(make(devices), Softmax(), {}, given, 300)
+    answered = (bad < 0) & np.isfinite(logits).all(1)
+    predicted = np.where(answered, np.nan_to_num(logits).argmax(1), -1)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    confidence = np.where(answered, p.max(1), 0)
+    expected = {'macro_f1': metrics.f1_score(labels, predicted, labels=range(7), average='macro', zero_division=np.nan),
+                'mean_class_accuracy': np.mean([(predicted == labels)[labels == k].mean() for k in np.unique(labels)]),
+                'expected_calibration_error': plain_calibration_error(confidence, predicted == labels)}
+    assert {name: result.scalars[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(result.confusion, metrics.confusion_matrix(labels, predicted, labels=range(7)))
+    assert result.calibration.images.sum() == 300 and np.isnan(result.per_class['class_accuracy']).sum() == 2
 
 
 @pytest.mark.parametrize('expected', [7, 9])

@@ -7,6 +7,7 @@ from fixtures_layouts import thing
 from fixtures_scores import drawn
 from fixtures_step import CLASSES, Run, Tiny, batch, relative_difference
 from runs import contents, rows, run, saved
+from sklearn.metrics import f1_score
 from test_evaluation import batch as eval_batch
 from test_evaluation import make
 
@@ -63,7 +64,10 @@ def test_evaluation_of_the_whole_split(devices):
     expected = np.nanmean(average_precision(worst, labels))
     assert result.scalars['mean_average_precision'] == pytest.approx(expected)
     assert result.scalars['mean_average_precision'] != pytest.approx(np.nanmean(average_precision(scores, labels)))
-    assert result.scalars.keys() == {'mean_average_precision', 'loss', 'bad_samples'}
+    counted = ~np.isnan(labels)
+    f1 = [f1_score(labels[c, k], worst[c, k] > 0, zero_division=np.nan) for k, c in enumerate(counted.T)]
+    assert result.scalars['macro_f1'] == pytest.approx(np.nanmean(f1))
+    assert result.scalars.keys() == {'mean_average_precision', 'macro_f1', 'loss', 'bad_samples'}
     assert result.scalars['bad_samples'] == 2 and not np.isfinite(result.scalars['loss'])
     np.testing.assert_array_equal(result.per_class['average_precision'], average_precision(worst, labels))
     assert result.confusion is None

@@ -49,6 +49,7 @@ def test_a_name_takes_its_argument():
     ('resnet5', r"^unknown recipe 'resnet5'; did you mean resnet50 or"),
     ('resnet101:resnet50', r'^no recipe resnet101; resnet101 is trained with --config configs/resnet50\.py:resnet101$'),
     ('configs/digit.py', r"^unknown recipe 'configs/digit\.py'; did you mean configs/digits\.py"),
+    ('far/digits.py', r'^no file far/digits\.py; --config digits is the recipe of that name$'),
     ('far/x.py', r'^no recipe far/x\.py; .* holds a\.py, notes$'),
     ('notes', 'notes is no recipe, which is a file of P'), ('empty.py', 'empty.py is no recipe: it defines no'),
     ('a.py', r'^a\.py cannot be read as a recipe: SyntaxError: ')])

@@ -1,6 +1,7 @@
 """The process a run lives in: its hosts, signals, settings, and what it says of itself."""
 
 import os
+import shutil
 import signal
 import subprocess
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import jaxlib
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
+from runs import ROOT
 
 from imagenet_jax import runtime
 from imagenet_jax.errors import Stopped
@@ -88,7 +90,8 @@ def test_settings(monkeypatch, tmp_path):
     runtime.configure_jax(deterministic=False, compilation_cache=False)
     assert settings == {} and os.environ['XLA_FLAGS'] == '--given=1'
     runtime.configure_jax(deterministic=True, compilation_cache=True)
-    assert settings == {'jax_compilation_cache_dir': str(tmp_path / 'imagenet_jax' / 'xla')}
+    assert settings == {'jax_compilation_cache_dir': str(tmp_path / 'imagenet_jax' / 'xla'),
+                        'jax_persistent_cache_min_compile_time_secs': runtime._LEAST_COMPILE_S}
     assert os.environ['XLA_FLAGS'] == '--given=1 --xla_gpu_deterministic_ops=true'
 
 
@@ -127,10 +130,30 @@ def test_what_the_library_knows():
     assert runtime._knows('xla_cpu_enable_fast_math') and not runtime._knows('xla_cpu_no_such_flag_of_xla')
 
 
+def git_revision(folder):
+    try:
+        return subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*'], text=True,
+                              cwd=folder, capture_output=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+
+
+def test_the_repository_around_an_installed_package_is_not_its_own(tmp_path, monkeypatch):
+    if shutil.which('git'):
+        who = ['-c', 'user.name=a', '-c', 'user.email=a']
+        for command in (['init', '-q'], [*who, 'commit', '-q', '--allow-empty', '-ma']):
+            subprocess.run(['git', *command], cwd=tmp_path, check=True)
+        assert git_revision(tmp_path)
+    monkeypatch.setattr(runtime, '__file__', str(tmp_path / 'runtime.py'))
+    assert runtime.describe()['git_revision'] == ''
+
+
 def test_what_a_run_says_of_itself(monkeypatch):
     known = runtime.describe()
     assert {'python', 'imagenet_jax', 'jax', 'flax', 'optax', 'numpy'} <= known['versions'].keys()
     assert (known['devices'], known['hosts']) == (8, 1)
+
+    assert known['git_revision'] == git_revision(ROOT)
 
     def no_git(*_, **__):
         raise subprocess.CalledProcessError(128, 'git')

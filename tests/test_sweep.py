@@ -1,6 +1,7 @@
-"""Sweeps: what is planned, run, left out, and said. Most with a main.py that only writes what a run would."""
+"""Sweeps: what is planned, run, left out, and said. Most with a script that only writes what a run would."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -53,10 +54,11 @@ record.finish(workdir, entry)
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working directory with a recipe and a main.py, in which commands run."""
+    """A working directory with a recipe and a main.py that stands for `train`, in which commands run."""
     (tmp_path / 'mine.py').write_text(RECIPE)
     (tmp_path / 'main.py').write_text(MAIN)
     (tmp_path / 'calls').mkdir()
+    monkeypatch.setattr(sweep, '_TRAIN', ('main.py',))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
@@ -143,7 +145,8 @@ def test_several_at_a_time_on_a_gpu_each(here, monkeypatch, capsys):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_runs_under_way_save(number, here):
     (here / 'hold').touch()
-    command = [sys.executable, '-m', 'imagenet_jax', 'sweep', '--config', 'mine.py:base', '--seeds', '3', '--jobs', '2',
+    program = 'from imagenet_jax import __main__, sweep; sweep._TRAIN = ("main.py",); __main__.main()'
+    command = [sys.executable, '-c', program, 'sweep', '--config', 'mine.py:base', '--seeds', '3', '--jobs', '2',
                '--workdir', 'runs']
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, start_new_session=True) as process:
         while len(list((here / 'calls').iterdir())) < 2:
@@ -153,7 +156,14 @@ def test_a_signal_lets_the_runs_under_way_save(number, here):
         out = process.communicate()[0]
     assert process.returncode == 128 + number
     assert sorted(path.parent.name for path in here.rglob('saved')) == ['seed0', 'seed1'] and len(calls(here)) == 2
-    assert out.splitlines()[-2:] == [f'stopped by {number.name}; this goes on from there:', '    ' + ' '.join(command)]
+    assert out.splitlines()[-2:] == [f'stopped by {number.name}; this goes on from there:',
+                                     f'    {shlex.join(command)}']
+
+
+def test_a_main_py_of_another_project_is_not_what_runs(tmp_path, monkeypatch):
+    (tmp_path / 'main.py').touch()
+    monkeypatch.chdir(tmp_path)
+    assert sweep.Run('digits', 0, (), tmp_path, {}).arguments[:4] == ('-m', 'imagenet_jax', 'train', '--config')
 
 
 def test_slurm_gets_a_task_for_each_unfinished_run(here, monkeypatch, capsys):
@@ -208,7 +218,8 @@ def test_real_runs(tmp_path):
         folder = tmp_path / 'runs' / 'mine' / variant / 'seed0'
         assert saved(folder)[-1] == 6 and rows(folder)[-1]['seconds'] > 0 and folders.read(folder).finished
     done = ran(command)
-    assert '3 runs, 2 done:' in done.stdout and done.stdout.count('python main.py') == 2  # as started, and as failed
+    assert '3 runs, 2 done:' in done.stdout
+    assert done.stdout.count('python -m imagenet_jax train --config') == 2  # as started, and as failed
     report = ran([sys.executable, '-m', 'imagenet_jax', 'report', str(tmp_path / 'runs')])
     assert '| wide ' in report.stdout and 'ema_decay=0.9' in report.stdout and 'parameters 75.3k' in report.stdout
     assert f'Not in the table: {tmp_path}/runs/mine/broken/seed0: no config.json; train.log ends: error: digits' \

@@ -1,11 +1,13 @@
 """--checkpoint and what changes its use, for every command that uses a trained model."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from imagenet_jax import runtime
-from imagenet_jax.command_line import parsing
+from imagenet_jax.command_line import parsing, running
 from imagenet_jax.images.eval_view import FILTERS, VIEWS
-from imagenet_jax.use import classifier
+
+if TYPE_CHECKING:
+    from imagenet_jax.use import classifier
 
 # Options of the section eval, and of the command line.
 _VIEW = 'size', 'resize', 'crop_ratio', 'interpolation', 'views', 'scales', 'flip'
@@ -50,8 +52,11 @@ def view(arguments: argparse.Namespace) -> tuple[dict, dict]:
     return view, normalize
 
 
-def load(arguments: argparse.Namespace) -> classifier.Classifier:
+def load(arguments: argparse.Namespace) -> 'classifier.Classifier':
     """The model that they name, or several. Raises UserError."""
+    with running.importing():  # JAX, for which help does not wait
+        from imagenet_jax import runtime
+        from imagenet_jax.use import classifier
     runtime.configure_jax(deterministic=False, compilation_cache=True)
     changes, normalize = view(arguments)
     return classifier.load(*arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,

@@ -64,6 +64,8 @@ def find(given: str) -> Path:
         raise UserError(f'{path} is no recipe, which is a file of Python, such as configs/resnet50.py')
     if path.stem in catalog.RECIPE_OF:
         raise UserError(f'no recipe {given}; {path.stem} is trained with --config {catalog.config(path.stem)}')
+    if path.stem in names():
+        raise UserError(f'no file {given}; --config {path.stem} is the recipe of that name')
     if path.stem in catalog.EARLIER_RECIPES:
         raise UserError(f'no recipe {given}; since version 0.2 it is --config {catalog.EARLIER_RECIPES[path.stem]}')
     scripts = sorted(str(file) for file in path.parent.glob('*.py'))

@@ -1,7 +1,7 @@
 """The one way in and out of every command.
 
-Help, refusals and data workers, which import main.py anew, pass through here: nothing that takes long is imported
-before a command asks for it.
+Help, refusals and data workers, which import the main module anew, pass through here: nothing that takes long is
+imported before a command asks for it.
 """
 
 import contextlib

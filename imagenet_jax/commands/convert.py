@@ -13,7 +13,6 @@ left out. After a kill the same command goes on, and ends with the same bytes.
 from pathlib import Path
 
 from imagenet_jax.command_line import data_sets, parsing
-from imagenet_jax.convert import Encoding, Plan, convert
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import key_value
 
@@ -45,6 +44,7 @@ def main() -> None:
 
 
 def _convert(arguments) -> None:
+    from imagenet_jax.convert import Encoding, Plan, convert  # what it imports help does not wait for
     if not arguments.shard_index < arguments.shard_count:
         raise UserError(f'--shard-index {arguments.shard_index} must be in 0..{arguments.shard_count - 1}')
     output = arguments.output

@@ -4,33 +4,37 @@
     python -m imagenet_jax evaluate --checkpoint runs/resnet50 --best --ema --size 288 --resize 320
     python -m imagenet_jax evaluate --checkpoint runs/resnet50 --format parquet --path data/imagenet --split validation
     python -m imagenet_jax evaluate --checkpoint weights/resnet50 --format folder --path data/imagenet --split val
+    python -m imagenet_jax evaluate --checkpoint runs/resnet50 --confusion matrix.png --by-image images.csv
+    python -m imagenet_jax evaluate --checkpoint weights/resnet50 --robustness data/imagenet-a
 
 --format, --path and --split are the run's where not given; an import needs them. Labels of another data set are matched
 with the model's by class name, or where all names are whole numbers by these; a name that the model does not know is
-refused, and so are fewer classes than it has without names. An unreadable image counts as wrong.
+refused, and so are fewer classes than it has without names.
+
+Macro F1 is of the classes that are labelled or predicted, mean class accuracy of those that have images. The expected
+calibration error has 15 bins of equal width. An unreadable image counts as wrong in all of them, with confidence 0.
+
+--robustness takes a folder in the layout of ImageNet-V2, -A, -R, -Sketch or -C, or a folder of such folders, instead of
+a split. Accuracy on -A and -R is among their 200 classes; the mean corruption error of -C is relative to AlexNet's.
 """
 
+import dataclasses
 import json
 import logging
 import sys
+from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
-from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from imagenet_jax import data as data_section
-from imagenet_jax import sources, step
-from imagenet_jax.command_line import checkpoints, data_sets, parsing
-from imagenet_jax.data import Data
-from imagenet_jax.evaluation import Evaluator
-from imagenet_jax.metrics.results import finite
+from imagenet_jax import sources
+from imagenet_jax.command_line import checkpoints, data_sets, evaluation_files, measures, parsing
+from imagenet_jax.errors import UserError
 from imagenet_jax.options import apply
-from imagenet_jax.task import Result
-from imagenet_jax.trained import renumber
-from imagenet_jax.use.classifier import Classifier
+
+if TYPE_CHECKING:
+    from imagenet_jax.data import Data
+    from imagenet_jax.evaluation import Evaluator
+    from imagenet_jax.use.classifier import Classifier
 
 
 def main() -> None:
@@ -43,37 +47,86 @@ def main() -> None:
     parser.add_argument('--by-number', action='store_true',
                         help="labels without names are the model's numbers, even where there are fewer than it has")
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
-    _evaluate(parser.parse_args())
+    parser.add_argument('--real-labels', metavar='FILE', type=parsing.path,
+                        help="real.json: accuracy by ReaL labels too, on ImageNet's validation images or some of them")
+    parser.add_argument('--robustness', metavar='DIR', type=parsing.path,
+                        help='measure on ImageNet-V2, -A, -R, -Sketch, -C or a folder of these, instead of a split')
+    evaluation_files.add_arguments(parser)
+    arguments = parser.parse_args()
+    evaluation_files.check(arguments)
+    (_evaluate if arguments.robustness is None else _evaluate_robustness)(arguments)
 
 
 def _evaluate(arguments) -> None:
-    classifier = checkpoints.load(arguments)
+    classifier = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from imagenet_jax import data as data_section
+    from imagenet_jax import inspection
+    from imagenet_jax.metrics.results import finite
+    from imagenet_jax.use import confusion
+    from imagenet_jax.use.real_labels import RealLabels
+
+    evaluation_files.check_task(arguments, classifier.task)
     data = apply(data_section.read, data_sets.section(arguments, classifier), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
     source = _open(data, split, classifier, arguments.by_number or own)
-    result = _measure(classifier, source, data, arguments.batch_size)
-    names = classifier.class_names or range(classifier.num_classes)
-    per_class = {measure: dict(zip(map(str, names), map(float, values), strict=True))
-                 for measure, values in result.per_class.items()}
+    real = arguments.real_labels and RealLabels(arguments.real_labels, source, classifier.class_names,
+                                                classifier.num_classes)
+    evaluator = dataclasses.replace(_evaluator(classifier, source, data, arguments.batch_size),
+                                    **evaluation_files.kept(arguments, at_least=real is not None))
+    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
+        result = evaluator(_on_devices(classifier, evaluator), _shown('', evaluator))
+    if real:
+        result.scalars.update(real.scalars(result))
+    names = inspection.classes(source, classifier.num_classes)[:classifier.num_classes]
+    evaluation_files.write(arguments, evaluator, result, names)
+    where = {'checkpoint': ' '.join(map(str, arguments.checkpoint)), 'format': data.format, 'path': data.path,
+             'split': split, 'images': len(source)}
+    pairs = confusion.pairs(result)
     if arguments.json:
-        where = {'checkpoint': ' '.join(map(str, arguments.checkpoint)), 'format': data.format, 'path': data.path,
-                 'split': split, 'images': len(source)}
-        print(json.dumps(finite(where | result.scalars | per_class), indent=2))
-        return
-    titles = {'top1': 'top-1', 'top5': 'top-5', 'mean_average_precision': 'mean average precision', 'loss': 'loss'}
-    print(f'{data.path or data.format}, split {split!r}: {len(source):,} images, '
-          f'{result.scalars["bad_samples"]:,} unreadable')
-    for name, title in titles.items():
-        if name in result.scalars:
-            print(f'{title:22} {result.scalars[name]:.4f}')
-    for values in per_class.values():
-        for name, value in values.items():
-            print(f'  {name:20} {value:.4f}')
+        print(json.dumps(finite(where | measures.as_dict(result, names, pairs)), indent=2))
+    else:
+        print('\n'.join(measures.lines(where, result, names, pairs if arguments.pairs else None)))
 
 
-def _open(data: Data, split: str, classifier: Classifier, by_number: bool) -> sources.Source:
+def _evaluate_robustness(arguments) -> None:
+    for name in ('format', 'path', 'split', 'option', 'by_number', 'real_labels', *evaluation_files.OPTIONS):
+        if getattr(arguments, name):
+            raise UserError(f'--{name.replace("_", "-")} is for a split, and --robustness has images of its own: give '
+                            'one or the other')
+    classifier = checkpoints.load(arguments)
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from imagenet_jax import data as data_section
+    from imagenet_jax.metrics.results import finite
+    from imagenet_jax.use import robustness
+
+    found = robustness.find(arguments.robustness)
+    data = apply(data_section.read, {'format': 'folder', 'threads': arguments.workers}, 'data')
+    opened = [robustness.open_set(one, classifier.class_names, classifier.num_classes, classifier.exif) for one in
+              tqdm(found, unit='set', desc='listing', disable=not sys.stderr.isatty())]
+    first = next(iter(opened[0].sources.values()))
+    classifier.task.check(first)
+    evaluator = _evaluator(classifier, first, data, arguments.batch_size)
+    asked = arguments.resize or arguments.crop_ratio
+    view = classifier.view if asked else robustness.uncropped(classifier.view)
+    told = []
+    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
+        for one in robustness.measure(opened, evaluator, _on_devices(classifier, evaluator), _shown, view):
+            told.append(one)
+            if not arguments.json:
+                print('\n'.join(measures.robustness(one)), flush=True)
+    if arguments.json:
+        print(json.dumps({'checkpoint': ' '.join(map(str, arguments.checkpoint)),
+                          'robustness': list(map(finite, told))}, indent=2))
+
+
+def _open(data: 'Data', split: str, classifier: 'Classifier', by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
+    from imagenet_jax.trained import renumber
     classes = classifier.num_classes
     # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
     source = data.open(split, classes if data.format == 'synthetic' else None, classifier.view.size)
@@ -81,13 +134,27 @@ def _open(data: Data, split: str, classifier: Classifier, by_number: bool) -> so
     return renumber(source, classifier.class_names, classes, by_number)
 
 
-def _measure(classifier: Classifier, source: sources.Source, data: Data, batch_size: int) -> Result:
-    mesh, devices = step.make_mesh(), jax.device_count()
-    evaluator = Evaluator(
+def _evaluator(classifier: 'Classifier', source: sources.Source, data: 'Data', batch_size: int) -> 'Evaluator':
+    import jax
+
+    from imagenet_jax import step
+    from imagenet_jax.evaluation import Evaluator
+
+    devices = jax.device_count()
+    return Evaluator(
         answer=classifier.answer, task=classifier.task, view=classifier.view, source=source,
-        batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=mesh,
-        bad_samples=partial(data.bad_samples, source), remedy=f'lower --batch-size, now {batch_size}')
-    variables = jax.device_put(classifier.arguments, NamedSharding(mesh, P()))
-    show = partial(tqdm, total=len(evaluator), unit='batch', disable=not sys.stderr.isatty())
-    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        return evaluator(variables, show)
+        batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=step.make_mesh(),
+        bad_samples=data.bad_samples, remedy=f'lower --batch-size, now {batch_size}')
+
+
+def _on_devices(classifier: 'Classifier', evaluator: 'Evaluator') -> dict:
+    import jax
+    from jax.sharding import NamedSharding
+    from jax.sharding import PartitionSpec as P
+    return jax.device_put(classifier.arguments, NamedSharding(evaluator.mesh, P()))
+
+
+def _shown(name: str, evaluator: 'Evaluator') -> Callable:
+    """A progress bar on a terminal."""
+    from tqdm import tqdm
+    return partial(tqdm, total=len(evaluator), unit='batch', desc=name or None, disable=not sys.stderr.isatty())

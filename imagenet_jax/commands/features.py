@@ -24,8 +24,8 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagenet_jax.command_line import checkpoints, data_sets, parsing
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.command_line import checkpoints, data_sets, outputs, parsing
+from imagenet_jax.errors import UserError
 from imagenet_jax.options import apply, key_value
 
 if TYPE_CHECKING:  # help does not wait for JAX
@@ -83,20 +83,8 @@ def _check(arguments, parser: argparse.ArgumentParser) -> None:
     if views := [f'--{name}' for name in ('views', 'scales', 'flip') if getattr(arguments, name) not in (
             None, False, 'center')]:
         raise UserError(f'{", ".join(views)}: features are of the centre crop alone; evaluate and predict have views')
-    if arguments.output:
-        _check_output(arguments.output)
-
-
-def _check_output(path) -> None:
     from imagenet_jax.use.feature_table import ENDINGS
-    if path.suffix.lower() not in ENDINGS:
-        raise UserError(f'--output {path}: name a file that ends in {" or ".join(ENDINGS)}')
-    with writing(path):
-        if path.is_dir():
-            raise IsADirectoryError('a folder has that name')
-        partial_file = path.with_name(f'{path.name}.tmp')  # as it will be written
-        partial_file.touch()
-        partial_file.unlink()
+    outputs.check([('--output', arguments.output, ENDINGS)])
 
 
 def _of_files(arguments) -> None:

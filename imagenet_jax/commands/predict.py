@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
@@ -22,7 +23,9 @@ from imagenet_jax.class_names import readable, shown
 from imagenet_jax.command_line import checkpoints, parsing
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources.listing import EXTENSIONS, is_image, is_litter
-from imagenet_jax.use.classifier import Classifier
+
+if TYPE_CHECKING:
+    from imagenet_jax.use.classifier import Classifier
 
 
 def main() -> int | None:
@@ -69,7 +72,7 @@ def _files(image: Path) -> list[Path]:
                   and not any(map(is_litter, file.relative_to(image).parts)))
 
 
-def _classes(classifier: Classifier, probabilities: np.ndarray, top: int) -> list[dict]:
+def _classes(classifier: 'Classifier', probabilities: np.ndarray, top: int) -> list[dict]:
     """The classes to show, likeliest first; those without a name have their number."""
     names = classifier.class_names
     answers = [{'class': names[i] if i < len(names) else str(i), 'index': int(i),

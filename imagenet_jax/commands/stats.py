@@ -13,13 +13,8 @@ mean, std, covariance, and its eigenvalues and eigenvectors (columns), which col
 
 import json
 
-import numpy as np
-
-from imagenet_jax import inspection
 from imagenet_jax.command_line import data_sets, parsing
 from imagenet_jax.errors import UserError, writing
-from imagenet_jax.images.decode import decode
-from imagenet_jax.images.eval_view import EvalView
 
 # Unreadable images that are printed; --output has all.
 _SHOWN = 20
@@ -40,6 +35,9 @@ def main() -> None:
 
 
 def _stats(arguments) -> None:
+    from imagenet_jax import inspection  # what these import help does not wait for
+    from imagenet_jax.images.decode import decode
+    from imagenet_jax.images.eval_view import EvalView
     size, resize = arguments.size, arguments.resize or arguments.size
     if resize and not size:
         raise UserError('--resize needs --size, the side of the crop that is measured')
@@ -66,4 +64,4 @@ def _lines(found: dict, view: str) -> list[str]:
 
 
 def _row(values) -> str:
-    return ' '.join(f'{x:9.5f}' for x in np.asarray(values))
+    return ' '.join(f'{x:9.5f}' for x in values)

@@ -5,7 +5,7 @@
         --workdir runs/sweep --gpus 4 --config.epochs=30
     python -m imagenet_jax report runs/sweep
 
-Each run is a process of main.py, whose command is printed; what it says goes to train.log in its folder. The same
+Each run is a process of `train`, whose command is printed; what it says goes to train.log in its folder. The same
 command again leaves out what is finished and goes on with the rest. A run that fails does not stop the others. Ctrl-C
 or SIGTERM lets the runs under way save and end. --config.NAME=VALUE goes to every run. Recipes, arguments and names of
 options are checked before anything runs. Without --gpus and --jobs one run at a time has the whole machine.
@@ -105,7 +105,7 @@ def plan(given: Sequence[str], seeds: Sequence[int], workdir: Path, options: Seq
 
 
 def _expand(given: str) -> list[tuple[str, Path]]:
-    """(as main.py takes it, its folder) of each argument in FILE:ARG,ARG."""
+    """(as --config takes it, its folder) of each argument in FILE:ARG,ARG."""
     path, colon, wanted = given.partition(':')
     known, stem = recipes.arguments(path), Path(path).stem
     if not colon:

@@ -1,10 +1,13 @@
 """Trains and evaluates one model.
 
-    python main.py --config resnet50 --workdir runs/resnet50
-    python main.py --config configs/resnet50.py:resnet101 \\
+    python -m imagenet_jax train --config resnet50 --workdir runs/resnet50
+    python -m imagenet_jax train --config resnet50:resnet101 \\
         --workdir runs/resnet101 --config.batch_size=512
-    python main.py --config resnet50 --help
-    python main.py --model resnet18 --data DIR --workdir runs/mine
+    python -m imagenet_jax train --config resnet50 --help
+    python -m imagenet_jax train --model resnet18 --data DIR \\
+        --workdir runs/mine
+
+In a checkout, python main.py is the same.
 
   --config FILE        the recipe, or its name; FILE:MODEL another model of it
   --config.NAME=VALUE  changes one option of it; None unsets it, and the default

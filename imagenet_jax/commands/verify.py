@@ -13,7 +13,6 @@ classes differently, and after an error. Copies within a split and classes witho
 
 import json
 
-from imagenet_jax import inspection
 from imagenet_jax.command_line import data_sets, parsing
 from imagenet_jax.errors import writing
 
@@ -31,6 +30,7 @@ def main() -> int | None:
 
 
 def _verify(arguments) -> int:
+    from imagenet_jax import inspection  # what it imports help does not wait for
     splits = {split: data_sets.open_split(arguments, split) for split in arguments.split}
     report = inspection.verify(splits, arguments.workers)
     text = json.dumps(report, indent=2)

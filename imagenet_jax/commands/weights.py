@@ -9,17 +9,12 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-import jax
-
-from imagenet_jax import models, record, runtime, trained, weight_files, weights
-from imagenet_jax.checkpoint import load_variables, save_variables
+from imagenet_jax import record, weight_files
 from imagenet_jax.class_names import of_published, shown
-from imagenet_jax.command_line import checkpoints, parsing
+from imagenet_jax.command_line import checkpoints, parsing, running
 from imagenet_jax.errors import UserError, writing
-from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, key_value
-from imagenet_jax.sources.image_list import read_class_names
 
 _IMPORT = """Makes a folder with config.json and one checkpoint of a PyTorch model's weights.
 
@@ -43,7 +38,6 @@ _EXPORT = """Writes the weights of a run, or of an imported folder, as torchvisi
 def main() -> None:
     """The whole command."""
     arguments = _parser().parse_args()
-    runtime.keep_to_cpu()
     arguments.run(arguments)
 
 
@@ -76,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _import(arguments) -> None:
+    with running.importing():  # JAX, for which help does not wait
+        import jax
+
+        from imagenet_jax import models, runtime, trained, weights
+        from imagenet_jax.checkpoint import save_variables
+        from imagenet_jax.images.batch import Normalize
+    runtime.keep_to_cpu()
     options = dict(map(key_value, arguments.option))
     if arguments.num_classes is not None:
         options['num_classes'] = arguments.num_classes
@@ -104,6 +105,7 @@ def _import(arguments) -> None:
 def _class_names(file: Path | None, num_classes: int) -> list[str]:
     if not file:
         return list(of_published(num_classes))
+    from imagenet_jax.sources.image_list import read_class_names
     names = list(read_class_names(file))
     if len(names) != num_classes:
         raise UserError(f'--class-names {file} has {len(names)} names, and the model {num_classes} classes')
@@ -117,6 +119,10 @@ def _told(class_names: list[str]) -> str:
 
 
 def _export(arguments) -> None:
+    with running.importing():
+        from imagenet_jax import models, runtime, weights
+        from imagenet_jax.checkpoint import load_variables
+    runtime.keep_to_cpu()
     config, variables = load_variables(arguments.checkpoint, best=arguments.best, ema=arguments.ema)
     state_dict = weights.to_torch(models.create(**config), variables)
     weight_files.write(arguments.output, state_dict)

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from PIL import Image
 
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.decode import decode
+
+if TYPE_CHECKING:
+    import jax
 
 # Published weights were measured with one or the other.
 FILTERS = {'bilinear': Image.Resampling.BILINEAR, 'bicubic': Image.Resampling.BICUBIC}
@@ -110,7 +113,7 @@ class EvalView:
             found = _five(pixels, self.shorter, self.size, self.interpolation)
         return found[0] if len(found) == 1 else np.concatenate([crop.ravel() for crop in found])
 
-    def unpack(self, images: jax.Array) -> list[jax.Array]:
+    def unpack(self, images: 'jax.Array') -> list['jax.Array']:
         """(N, *shape) -> for each of `crops` an array (number, N, side, side, 3)."""
         if images.ndim == 4:
             return [images[None]]

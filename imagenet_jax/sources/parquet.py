@@ -21,15 +21,17 @@ import os
 import re
 import threading
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from imagenet_jax.errors import UserError
-from imagenet_jax.sources import parquet_columns
 from imagenet_jax.sources.base import Source, read_file
 from imagenet_jax.sources.shards import matching, refuse_gaps, spellings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +43,12 @@ CACHE_BYTES = 2 << 30
 _NUMBER = r'(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{8,})?\.parquet'
 # A list of the images' names and the like, which hub folders of images have, is no part of them.
 _ANY = r'(?!metadata\.).*\.parquet'
-# Read at once: Arrow holds no more than 2 GiB of images in one array of structs.
-_ROWS = 256
+
+
+def _columns() -> ModuleType:
+    """And PyArrow with it, for which nothing waits that reads other layouts."""
+    from imagenet_jax.sources import parquet_columns
+    return parquet_columns
 
 
 class Parquet(Source):
@@ -66,16 +72,16 @@ class Parquet(Source):
             self.class_names, self.labels = self._number(split, found)
         else:
             pairs = zip(self._files, found, strict=True)
-            self.labels = np.concatenate([parquet_columns.numbers(*pair) for pair in pairs])
+            self.labels = np.concatenate([_columns().numbers(*pair) for pair in pairs])
         self._open_cache()
 
     @classmethod
     def is_at(cls, path, split):
         return bool(path) and bool(_files(Path(path).expanduser(), split))
 
-    def _scan(self, file: Path, start: int) -> pa.ChunkedArray:
+    def _scan(self, file: Path, start: int) -> 'pa.ChunkedArray':
         """Notes the row groups of one file and returns its labels."""
-        parquet, columns, labels = parquet_columns.read_labels(file, self._option)
+        parquet, columns, labels = _columns().read_labels(file, self._option)
         if self._columns and columns != self._columns:
             raise UserError(f'{file} has other columns or class names than {self._files[0]}: {str(columns)[:200]} and '
                             f'{str(self._columns)[:200]}; the files of a split must agree')
@@ -86,14 +92,13 @@ class Parquet(Source):
             start += parquet.metadata.row_group(group).num_rows
         return labels
 
-    def _number(self, split: str, texts: list[pa.ChunkedArray]) -> tuple[tuple[str, ...], np.ndarray]:
+    def _number(self, split: str, texts: list['pa.ChunkedArray']) -> tuple[tuple[str, ...], np.ndarray]:
         """Class names and labels, where labels are texts."""
-        texts = pa.chunked_array([chunk.cast(pa.large_string()) for part in texts for chunk in part.chunks],
-                                 pa.large_string()).combine_chunks().dictionary_encode()
+        texts = _columns().encoded(texts)
         found = texts.dictionary.to_pylist()
         names, others = set(found), _files(self._root, 'train') if split != 'train' else []
         if others:
-            columns = (parquet_columns.read_labels(file, self._option)[2] for file in others)
+            columns = (_columns().read_labels(file, self._option)[2] for file in others)
             known = {text for column in columns for text in column.unique().to_pylist()}
             if strangers := sorted(names - known):
                 raise UserError(f'{self._files[0]}: {len(strangers)} classes of split {split!r} are none of the '
@@ -115,19 +120,17 @@ class Parquet(Source):
         self.__dict__.update(state)
         self._open_cache()
 
-    def _group(self, number: int) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
+    def _group(self, number: int) -> tuple['pa.ChunkedArray | None', 'pa.ChunkedArray | None']:
         """The encoded images of one row group, and the paths beside them."""
         with self._lock:
             if number not in self._cache:
                 file, group, start = self._groups[number]
                 end = self._groups[number + 1][2] if number + 1 < len(self._groups) else len(self.labels)
-                parquet = pq.ParquetFile(file, page_checksum_verification=True)
-                batches = parquet.iter_batches(_ROWS, row_groups=[group], columns=[self._image])
-                column = pa.Table.from_batches(batches)[self._image]
+                column = _columns().read_group(file, group, self._image)
                 if len(column) != end - start:  # a damaged footer, or a file replaced since it was opened
                     raise OSError(f'{file}: row group {group} holds {len(column)} images, not {end - start}')
-                self._cache[number] = parquet_columns.bytes_and_paths(column)
-                while len(self._cache) > 1 and sum(map(parquet_columns.size, self._cache.values())) > CACHE_BYTES:
+                self._cache[number] = _columns().bytes_and_paths(column)
+                while len(self._cache) > 1 and sum(map(_columns().size, self._cache.values())) > CACHE_BYTES:
                     self._cache.popitem(last=False)
             self._cache.move_to_end(number)
             return self._cache[number]
@@ -137,7 +140,7 @@ class Parquet(Source):
         file, _, start = self._groups[number]
         try:
             data, path = (part[index - start].as_py() if part else None for part in self._group(number))
-        except (pa.ArrowException, UnicodeDecodeError) as error:
+        except _columns().UNREADABLE as error:
             raise OSError(f'{file}: {error}') from error
         return _beside(file, path) if data is None and path else data or b''
 

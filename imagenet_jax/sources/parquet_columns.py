@@ -13,9 +13,14 @@ from imagenet_jax.sources.shards import pointer_hint
 
 log = logging.getLogger(__name__)
 
+# What a damaged file raises, beside OSError.
+UNREADABLE = pa.ArrowException, UnicodeDecodeError
+
 # The usual first, those of a WebDataset that the hub converted last.
 _IMAGES = ('image', 'img', 'jpg', 'jpeg', 'png', 'webp')
 _LABELS = ('label', 'labels', 'fine_label', 'fine_labels', 'cls')
+# Read at once: Arrow holds no more than 2 GiB of images in one array of structs.
+_ROWS = 256
 
 
 def read_labels(file: Path, option: str) -> tuple[pq.ParquetFile, tuple, pa.ChunkedArray]:
@@ -40,7 +45,7 @@ def read_labels(file: Path, option: str) -> tuple[pq.ParquetFile, tuple, pa.Chun
         labels = parquet.read([label])[label]
         if pa.types.is_dictionary(labels.type):
             labels = labels.cast(labels.type.value_type)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (*UNREADABLE, OSError) as error:
         raise UserError(f'{file} cannot be read as Parquet: {first_line(error)}{pointer_hint(file)}') from error
     if len(labels) != parquet.metadata.num_rows:
         raise UserError(f'{file} is damaged: {len(labels)} labels for {parquet.metadata.num_rows} rows')
@@ -110,6 +115,19 @@ def _is_text(kind: pa.DataType) -> bool:
 def _is_bytes(kind: pa.DataType) -> bool:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+
+
+def encoded(texts: list[pa.ChunkedArray]) -> pa.DictionaryArray:
+    """All texts in one array, each a number in its dictionary."""
+    return pa.chunked_array([chunk.cast(pa.large_string()) for part in texts for chunk in part.chunks],
+                            pa.large_string()).combine_chunks().dictionary_encode()
+
+
+def read_group(file: Path, group: int, column: str) -> pa.ChunkedArray:
+    """A column of one row group. Raises OSError or one of UNREADABLE."""
+    batches = pq.ParquetFile(file, page_checksum_verification=True).iter_batches(_ROWS, row_groups=[group],
+                                                                                 columns=[column])
+    return pa.Table.from_batches(batches)[column]
 
 
 def bytes_and_paths(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:

@@ -123,10 +123,13 @@ class Classifier:
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """Names of the maps that the model tells of, such as layer4: PyTorch's paths."""
-        side = self.view.one.size
-        return tuple(jax.eval_shape(
-            lambda: self.model.apply(self.variables, jnp.zeros((1, side, side, 3)), features=True))[1])
+        """Names of the maps that the model tells of, first to last, such as layer4: PyTorch's paths."""
+        side, names = self.view.one.size, []
+
+        def look():  # JAX would answer a dict in the order of the alphabet
+            names.extend(self.model.apply(self.variables, jnp.zeros((1, side, side, 3)), features=True)[1])
+        jax.eval_shape(look)
+        return tuple(names)
 
     @functools.cached_property
     def _probabilities(self) -> Callable:

@@ -13,7 +13,7 @@ from fixtures_sources import folder
 from PIL import Image
 
 from configs import digits
-from imagenet_jax import experiment, input_pipeline, preview, sources
+from imagenet_jax import experiment, input_pipeline, preview, seen, sources
 from imagenet_jax.command_line import recipes
 from imagenet_jax.commands import preview as preview_command
 from imagenet_jax.errors import UserError
@@ -88,7 +88,7 @@ def test_preview_shows_the_part_of_the_device(tmp_path, monkeypatch):
 
     monkeypatch.setattr(recipes, 'name', lambda: 'digits')
     shown = []
-    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    monkeypatch.setattr(preview, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
     drawn(digits.get_config(), tmp_path / 'plain.png')
     monkeypatch.setattr(experiment, 'Normalize', Negative)
     drawn(digits.get_config(), tmp_path / 'negative.png')
@@ -101,7 +101,7 @@ def test_preview_shows_what_is_mixed(tmp_path, monkeypatch):
     """At the step that is named, by the share of its stream; never in evaluation."""
     monkeypatch.setattr(recipes, 'name', lambda: 'digits')
     shown = []
-    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    monkeypatch.setattr(preview, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
     config = digits.get_config()
     for mixup, split in ((0.0, 'train'), (0.4, 'train'), (0.0, 'eval'), (0.4, 'eval')):
         config.mix.mixup = mixup
@@ -116,7 +116,7 @@ def test_preview_shows_what_is_mixed(tmp_path, monkeypatch):
 def test_preview_shows_every_view(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, 'name', lambda: 'digits')
     shown = []
-    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.extend(pairs) or Image.new('L', (1, 1)))
+    monkeypatch.setattr(preview, 'sheet', lambda pairs, heading: shown.extend(pairs) or Image.new('L', (1, 1)))
     config = digits.get_config()
     config.augment.views, config.augment.color_jitter, config.augment.first_size = 3, 0.4, 8
     config.augment.ramp_epochs = (0, 2)
@@ -145,7 +145,7 @@ def test_preview_shows_what_is_erased_and_what_is_off(tmp_path, monkeypatch):
     """Erased at step 2, and no longer mixed."""
     monkeypatch.setattr(recipes, 'name', lambda: 'digits')
     shown = []
-    monkeypatch.setattr(preview_command, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
+    monkeypatch.setattr(preview, 'sheet', lambda pairs, heading: shown.append(pairs) or Image.new('L', (1, 1)))
     config = digits.get_config()
     drawn(config, tmp_path / 'seen.png', step=2, count=64)
     config.erase.name, config.erase.side, config.steps = 'cutout', 5, 10
@@ -184,7 +184,7 @@ def test_preview_of_evaluation_stops_at_its_end_and_names_what_it_cannot_read(tm
 def test_stand_in_of_an_unreadable_image_says_so(tmp_path):
     source = folder(image_folder(tmp_path, {'train/ant/0.jpg': jpeg(), 'train/bee/1.jpg': b''}))
     batch = {'index': np.array([0]), 'bad': np.array([1]), 'image': np.zeros((1, 4, 4, 3), np.uint8)}
-    pair = preview_command._pair(source, ['ant', 'bee'], batch, 0)
+    pair = seen._pair(source, ['ant', 'bee'], batch, 0)
     assert (pair.title, pair.note) == ('ant', '12 x 10, ant/0.jpg for unreadable bee/1.jpg')
 
 

@@ -13,6 +13,7 @@ from fixtures_sources import NAMES, create, refused
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import parquet as parquet_layout
+from imagenet_jax.sources import parquet_columns
 
 
 def hub(tmp_path, **options):
@@ -87,7 +88,7 @@ def test_parquet_keeps_no_more_row_groups_than_fit(tmp_path, monkeypatch):
 
 def test_a_row_group_is_read_in_parts(tmp_path, monkeypatch):
     """Arrow refuses one array of structs that hold more than 2 GiB."""
-    monkeypatch.setattr(parquet_layout, '_ROWS', 2)
+    monkeypatch.setattr(parquet_columns, '_ROWS', 2)
     source = create('parquet', hub(tmp_path, row_group_size=5))
     assert [source.image(i) for i in range(10)] == [jpeg(i) for i in range(10)]
     assert source._cache[0][0].num_chunks == 3

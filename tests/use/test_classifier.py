@@ -68,7 +68,7 @@ def test_features_are_what_the_head_sees_or_a_stage(model):
     normalized = model.members[0].normalize(pixels)
     logits, maps = model.model.apply(model.variables, normalized, features=True)
     stages = list(maps)
-    assert model.stages == tuple(stages)
+    assert model.stages == tuple(stages) == ('layer1', 'layer2', 'layer3')
     np.testing.assert_allclose(model.features(images, stages[0]), np.asarray(maps[stages[0]]).mean((1, 2)),
                                rtol=1e-4, atol=1e-5)
     head = model.variables['params']['linear']
