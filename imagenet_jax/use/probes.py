@@ -89,7 +89,8 @@ def knn(train: Features, test: Features, k: int = K, shown: Callable[[Iterable],
     """
     labels = check(train, test, k)
     _refuse_misfit(train, test)
-    known, candidates = _unit(train.values), int(train.labels.max()) + 1
+    known = _unit(train.values)
+    candidates, voted = np.unique(train.labels, return_inverse=True)
     rows, right = max(1, min(_MOST_ROWS, _AT_ONCE // len(train))), np.zeros(2, int)
     for start in shown(range(0, len(test), rows)):
         part = slice(start, start + rows)
@@ -97,9 +98,9 @@ def knn(train: Features, test: Features, k: int = K, shown: Callable[[Iterable],
         nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         weights = np.exp(np.take_along_axis(similarity, nearest, 1) / _TEMPERATURE)
         for kind, counts in enumerate((np.ones_like(weights), weights)):
-            votes = np.zeros((len(nearest), candidates))
-            np.add.at(votes, (np.arange(len(nearest))[:, None], train.labels[nearest]), counts)
-            right[kind] += (votes.argmax(1) == labels[part]).sum()
+            votes = np.zeros((len(nearest), len(candidates)))
+            np.add.at(votes, (np.arange(len(nearest))[:, None], voted[nearest]), counts)
+            right[kind] += (candidates[votes.argmax(1)] == labels[part]).sum()
     return dict(zip(('knn_top1', 'knn_weighted_top1'), (right / len(test)).tolist(), strict=True))
 
 

@@ -83,7 +83,7 @@ def test_damage_is_noticed(ending, tmp_path):
     features, path = made(), tmp_path / f'x{ending}'
     feature_table.write(path, [features], 5)
     whole, noticed = path.read_bytes(), 0
-    damaged = [whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1:] for at in range(0, len(whole), 23)]
+    damaged = [whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1:] for at in range(0, len(whole), 41)]
     for data in (*damaged, whole[:-1], whole[:len(whole) // 2], b'', b'text'):
         path.write_bytes(data)
         try:
