@@ -3,9 +3,11 @@
     python benchmarks/train_step.py --model resnet50,resnet101 --dtype bfloat16,float32 --output steps.jsonl
     python benchmarks/train_step.py --model resnet20_cifar --dtype float32 --size 32 --batch 8     # seconds on a CPU
 
-One line of JSON a case: every model with every dtype, on all devices together. Times are the median, least and most
-over five blocks of steps; each block ends when its last update is there. `mem_compiled_gb` is what the compiled step
-takes on a device, `peak_mem_gb_process` the device's own highest mark since the start, other cases before it included.
+One line of JSON a case: every model with every dtype, on all devices together, for a table beside other frameworks';
+`python -m imagenet_jax benchmark` measures the same, and more, for its own table. The step is that of `train --model`.
+Times are the median, least and most over blocks of steps; each block ends when its last update is there.
+`mem_compiled_gb` is what the compiled step takes on a device, `peak_mem_gb` the device's own highest mark since the
+start, where this case set it.
 """
 
 import argparse
@@ -13,29 +15,20 @@ import itertools
 import json
 import os
 import shlex
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import jax
 import jaxlib
 
-from imagenet_jax import input_pipeline, models, runtime, step
-from imagenet_jax.images.batch import Normalize
-from imagenet_jax.optim import SGD
-from imagenet_jax.schedules import Cosine
-from imagenet_jax.sources import Synthetic
-from imagenet_jax.task import Softmax
-
-BLOCKS = 5
+from imagenet_jax import runtime
+from imagenet_jax.command_line import without_recipe
+from imagenet_jax.use import benchmark, workloads
 
 
 def main() -> None:
     """Measures every case; one that fails has its error in its line, and the others go on."""
     arguments = parse()
-    where = environment()
     failed = False
     for name, dtype in itertools.product(arguments.model.split(','), arguments.dtype.split(',')):
         row = {'framework': 'imagenet_jax', 'model': name, 'mode': 'jit', 'batch': arguments.batch,
@@ -45,7 +38,7 @@ def main() -> None:
         except Exception as error:  # out of memory, above all
             row['error'] = f'{type(error).__name__}: {error}'[:500]
             failed = True
-        line = json.dumps(row | where)
+        line = json.dumps(row | environment())
         print(line, flush=True)
         if arguments.output:
             with open(arguments.output, 'a') as file:
@@ -62,67 +55,27 @@ def parse() -> argparse.Namespace:
                         help='bfloat16, float16 (with loss scaling) or float32; default %(default)s')
     parser.add_argument('--batch', type=int, default=256, help='images a step, on all devices; default %(default)s')
     parser.add_argument('--size', type=int, default=224, help='side of the images; default %(default)s')
-    parser.add_argument('--steps', type=int, default=100, help='measured, in blocks; default %(default)s')
-    parser.add_argument('--warmup', type=int, default=10, help='steps before; default %(default)s')
+    parser.add_argument('--seconds', type=float, default=20, help='of measured steps; default %(default)s')
     parser.add_argument('--output', metavar='FILE', help='the lines are added to it')
     arguments = parser.parse_args()
-    if arguments.steps < BLOCKS or arguments.warmup < 1 or min(arguments.batch, arguments.size) < 1:
-        parser.error(f'--steps must be at least {BLOCKS}; --warmup, --batch and --size at least 1')
-    if arguments.batch % jax.device_count():
-        parser.error(f'--batch {arguments.batch} does not divide among {jax.device_count()} devices')
+    if min(arguments.batch, arguments.size) < 1 or arguments.seconds < 0:
+        parser.error('--batch and --size must be at least 1, --seconds not negative')
     return arguments
 
 
 def measure(name: str, dtype: str, arguments: argparse.Namespace) -> dict:
     """One case: compile, warm up, time."""
-    model = models.create(name, dtype=dtype)
-    schedule = Cosine(learning_rate=0.1, batch_size=arguments.batch, steps=100_000, steps_per_epoch=1000)
-    training = step.TrainStep(model=model, optimizer=SGD(), schedule=schedule, task=Softmax(), normalize=Normalize(),
-                              mesh=step.make_mesh())
-    state = training.init(0, arguments.size)
-    source = Synthetic('', 'train', model.num_classes, arguments.size, arguments.batch)
-    shape = (arguments.batch, arguments.size, arguments.size, 3)
-    _, batch = next(input_pipeline.drawn_batches(source, shape, 0, training.mesh))
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-
-    began = time.perf_counter()
-    train_step = training.compiled.lower(state, batch).compile()
-    row = {'classes': model.num_classes, 'params_m': round(parameters / 1e6, 2),
-           'compile_s': round(time.perf_counter() - began, 2)}
-    for _ in range(arguments.warmup):
-        state, metrics = train_step(state, batch)
-    float(metrics['loss'])
-    state, metrics, seconds = time_blocks(train_step, state, batch, arguments.steps // BLOCKS)
-    median = statistics.median(seconds)
-    rate = round(arguments.batch / median, 1)
+    config = without_recipe.get_config(name).to_dict()
+    config['model'] |= {'dtype': dtype, 'num_classes': None}
+    model, _, training = workloads.works(config, size=arguments.size)
+    found = {key.removeprefix('train_'): value
+             for key, value in benchmark.run(training, arguments.batch, arguments.seconds).items()}
     # Other frameworks' yardsticks print img_per_s: with both, one table can hold all of them.
-    return row | {'images_per_s': rate, 'img_per_s': rate, 'step_ms': round(1e3 * median, 3),
-                  'step_ms_min': round(1e3 * min(seconds), 3), 'step_ms_max': round(1e3 * max(seconds), 3),
-                  'loss': round(float(metrics['loss']), 4), **memory(train_step)}
-
-
-def time_blocks(train_step: Callable, state, batch: dict, steps: int) -> tuple:
-    """The last state and metrics, and seconds a step in each block."""
-    seconds = []
-    for _ in range(BLOCKS):
-        began = time.perf_counter()
-        for _ in range(steps):
-            state, metrics = train_step(state, batch)
-        jax.block_until_ready((state, metrics))
-        seconds.append((time.perf_counter() - began) / steps)
-    return state, metrics, seconds
-
-
-def memory(train_step) -> dict:
-    """Gigabytes of one device, as far as the backend tells."""
-    row = {}
-    if plan := train_step.memory_analysis():
-        size = (plan.temp_size_in_bytes + plan.argument_size_in_bytes + plan.output_size_in_bytes
-                - plan.alias_size_in_bytes)
-        row['mem_compiled_gb'] = round(size / 1e9, 3)
-    if stats := jax.local_devices()[0].memory_stats():
-        row['peak_mem_gb_process'] = round(stats['peak_bytes_in_use'] / 1e9, 3)
-    return row
+    return {'classes': model.num_classes, 'compile_s': found['compile_s'],
+            'params_m': round(benchmark.about(model, arguments.size)['param_count'], 2),
+            'images_per_s': found['samples_per_sec'], 'img_per_s': found['samples_per_sec'],
+            'step_ms': found['step_time'], 'step_ms_min': found['step_time_min'], 'step_ms_max': found['step_time_max'],
+            'mem_compiled_gb': found['planned_gb'], 'peak_mem_gb': found['peak_gb']}
 
 
 def environment() -> dict:

@@ -16,6 +16,7 @@ _COMMANDS = {
     'stats': "measure the mean, deviation and covariance of a data set's colours",
     'preview': 'draw what a model will see of its images',
     'evaluate': 'measure a trained model on its own evaluation split or on any other data set',
+    'benchmark': 'measure how fast models are, in inference and in training',
     'predict': 'name the classes of images',
     'features': 'write what a trained model makes of images, and how well it tells classes apart',
     'models': 'list the models',

@@ -1,9 +1,13 @@
 """What is known of each model beside its definition: its sizes, its recipe, its published results. Imports no JAX."""
 
 import dataclasses
+import fnmatch
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from imagenet_jax.errors import unknown
 
 # By recipe of configs/, the models that it takes and that have no other; where it is given none, it trains the first.
 RECIPES = {
@@ -151,6 +155,19 @@ def sizes() -> dict[str, Sizes]:
     them anew.
     """
     return {name: Sizes(*row) for name, row in json.loads(_SIZES.read_text()).items()}
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Models that any of the patterns means, such as resnet*, in the order of `sizes`; all where there are none.
+
+    Raises:
+      UserError: a pattern that means none.
+    """
+    names = list(sizes())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise unknown('model', pattern, names)
+    return [name for name in names if not patterns or any(fnmatch.fnmatchcase(name, each) for each in patterns)]
 
 
 def config(name: str) -> str:

@@ -1,5 +1,6 @@
 """The list of arrays that goes with each checkpoint: their shapes, dtypes and CRC-32, and a CRC-32 of the list."""
 
+import functools
 import json
 import zlib
 from collections.abc import Mapping
@@ -29,6 +30,11 @@ def of(state) -> dict[str, list]:
         local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
         listed[name].append(zlib.crc32(np.ascontiguousarray(local)))
     return listed
+
+
+def checksum(variables) -> int:
+    """CRC-32 of all arrays, one after the other."""
+    return functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), jax.tree.leaves(variables), 0)
 
 
 def sealed(contents: Mapping[str, list]) -> dict:

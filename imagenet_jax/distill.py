@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import zlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from imagenet_jax import trained
+from imagenet_jax import contents, trained
 from imagenet_jax.class_names import match
 from imagenet_jax.errors import UserError, first_line
 from imagenet_jax.images.batch import Normalize
@@ -65,8 +64,7 @@ class Teacher:
     @functools.cached_property
     def checksum(self) -> int:
         """CRC-32 of its arrays: whether a run that resumes has the teacher that it had."""
-        return functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc),
-                                jax.tree.leaves(self.variables), 0)
+        return contents.checksum(self.variables)
 
 
 def load(*, teacher: str, temperature: float = 4.0, weight: float = 0.9, student: nn.Module, task: Task,

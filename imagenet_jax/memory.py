@@ -24,19 +24,30 @@ def check(program: jax.stages.Compiled, what: str, remedy: str) -> None:
     Raises:
       UserError: it needs more than there is.
     """
-    plan, device = program.memory_analysis(), jax.local_devices()[0]
-    if plan is None:
+    need, device, there = planned(program), jax.local_devices()[0], room()
+    if need is None or there is None:
         return
-    given = plan.argument_size_in_bytes
-    made = plan.temp_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    copies, there = 1, (device.memory_stats() or {}).get('bytes_limit')
+    given = program.memory_analysis().argument_size_in_bytes
+    copies = jax.local_device_count() if device.platform == 'cpu' else 1
     if device.platform == 'cpu':
-        copies = jax.local_device_count()
-        free = free_memory()
-        there = None if free is None else free + copies * given
-    if there is not None and copies * (given + made) > there:
-        raise UserError(f'out of memory: {what} needs {_gb(copies * (given + made))}, of which {_gb(copies * given)} '
+        there += copies * given
+    if copies * need > there:
+        raise UserError(f'out of memory: {what} needs {_gb(copies * need)}, of which {_gb(copies * given)} '
                         f'are its arguments, and {_name(device)} has {_gb(there)}; {remedy}')
+
+
+def planned(program: jax.stages.Compiled) -> int | None:
+    """Bytes that a compiled program takes on each device, its arguments among them; None where it is not told."""
+    plan = program.memory_analysis()
+    return plan and (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes
+                     - plan.alias_size_in_bytes)
+
+
+def room() -> int | None:
+    """Bytes that programs may take: of an accelerator all that it has, of a CPU what is free, which all simulated
+    devices share; None where it is not told."""
+    device = jax.local_devices()[0]
+    return free_memory() if device.platform == 'cpu' else (device.memory_stats() or {}).get('bytes_limit')
 
 
 def guarded(program: Callable, what: str, remedy: str) -> Callable:

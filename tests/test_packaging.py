@@ -40,6 +40,7 @@ CALLS = [
     (['evaluate', '--checkpoint', 'runs/x'], 'top-1'),
     (['predict', '--checkpoint', 'runs/x', 'image.png'], 'image.png\n  0.'),
     (['export', '--checkpoint', 'runs/x', '--output', 'x.stablehlo'], 'x.stablehlo'),
+    (['benchmark', 'resnet8_cifar', '--batch-size', '2', '--seconds', '0.1'], 'resnet8_cifar'),
     (['models', 'resnet50', 'vgg16'], '25.56 M'),
     (['models', 'resnet8_cifar'], 'conv1'),
     (['weights', 'export', '--checkpoint', 'runs/x', '--output', 'x.safetensors'], 'are in x.safetensors'),

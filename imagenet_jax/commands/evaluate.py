@@ -6,6 +6,7 @@
     python -m imagenet_jax evaluate --checkpoint weights/resnet50 --format folder --path data/imagenet --split val
     python -m imagenet_jax evaluate --checkpoint runs/resnet50 --confusion matrix.png --by-image images.csv
     python -m imagenet_jax evaluate --checkpoint weights/resnet50 --robustness data/imagenet-a
+    python -m imagenet_jax evaluate --checkpoint runs --csv results.csv
 
 --format, --path and --split are the run's where not given; an import needs them. Labels of another data set are matched
 with the model's by class name, or where all names are whole numbers by these; a name that the model does not know is
@@ -16,8 +17,14 @@ calibration error has 15 bins of equal width. An unreadable image counts as wron
 
 --robustness takes a folder in the layout of ImageNet-V2, -A, -R, -Sketch or -C, or a folder of such folders, instead of
 a split. Accuracy on -A and -R is among their 200 classes; the mean corruption error of -C is relative to AlexNet's.
+
+A folder that is no run or import itself and holds some at any depth, or a pattern such as 'runs/resnet*', in quotes,
+makes one table of all of them, each measured on its own, best first. What cannot be measured is named and skipped, and
+the command leaves with 1. --csv FILE has the columns of timm's results files, and ours; it grows by a row as each is
+measured, and the same command again goes on from there.
 """
 
+import argparse
 import dataclasses
 import json
 import logging
@@ -35,9 +42,10 @@ if TYPE_CHECKING:
     from imagenet_jax.data import Data
     from imagenet_jax.evaluation import Evaluator
     from imagenet_jax.use.classifier import Classifier
+    from imagenet_jax.use.table import Prepared
 
 
-def main() -> None:
+def main() -> int | None:
     """The whole command."""
     parser = data_sets.parser('evaluate', __doc__, required=False)
     checkpoints.add_arguments(parser, alone=False)
@@ -51,27 +59,65 @@ def main() -> None:
                         help="real.json: accuracy by ReaL labels too, on ImageNet's validation images or some of them")
     parser.add_argument('--robustness', metavar='DIR', type=parsing.path,
                         help='measure on ImageNet-V2, -A, -R, -Sketch, -C or a folder of these, instead of a split')
+    parser.add_argument('--csv', metavar='FILE', type=parsing.path,
+                        help='make a table of what --checkpoint names, each on its own, and keep it there')
     evaluation_files.add_arguments(parser)
     arguments = parser.parse_args()
     evaluation_files.check(arguments)
-    (_evaluate if arguments.robustness is None else _evaluate_robustness)(arguments)
+    from imagenet_jax.use import table  # imports JAX, for which help does not wait
+    if arguments.csv or any(map(table.asked_for, arguments.checkpoint)):
+        return _tabulate(arguments)
+    return (_evaluate if arguments.robustness is None else _evaluate_robustness)(arguments)
+
+
+def _tabulate(arguments) -> int:
+    _refuse(arguments, ('real_labels', 'robustness', *evaluation_files.OPTIONS),
+            'is for one model, and --checkpoint names a folder of them, or --csv makes a table')
+    from imagenet_jax.use import table
+    models = table.find(arguments.checkpoint)
+
+    def measure(prepared, rate):
+        evaluator = _evaluator(prepared.classifier, prepared.source, prepared.data, arguments.batch_size)
+        show = _shown('', evaluator, leave=None)
+        return evaluator(_on_devices(prepared.classifier, evaluator), lambda batches: rate(show(batches)))
+    rows, skipped = table.measured(
+        models, lambda folder: _prepare(argparse.Namespace(**vars(arguments) | {'checkpoint': [folder]})), measure,
+        arguments.csv)
+    if arguments.json:
+        print(json.dumps({'results': rows, 'skipped': skipped}, indent=2))
+    elif rows:
+        print(table.text(rows))
+    if skipped:
+        print(f'error: {len(skipped)} of {len(models)} could not be measured: {", ".join(skipped)}', file=sys.stderr)
+    return int(bool(skipped))
+
+
+def _refuse(arguments, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if getattr(arguments, name):
+            raise UserError(f'--{name.replace("_", "-")} {why}')
+
+
+def _prepare(arguments) -> 'Prepared':
+    classifier = checkpoints.load(arguments)
+    from imagenet_jax import data as data_section
+    from imagenet_jax.use.table import Prepared
+    data = apply(data_section.read, data_sets.section(arguments, classifier), 'data')
+    split = data.eval_split if arguments.split is None else arguments.split
+    own = arguments.format is None and not arguments.path  # labels that the run was trained on
+    return Prepared(classifier, data, split, _open(data, split, classifier, arguments.by_number or own))
 
 
 def _evaluate(arguments) -> None:
-    classifier = checkpoints.load(arguments)  # imports JAX, for which help does not wait
+    classifier, data, split, source = _prepare(arguments)
     from tqdm.contrib.logging import logging_redirect_tqdm
 
-    from imagenet_jax import data as data_section
     from imagenet_jax import inspection
     from imagenet_jax.metrics.results import finite
     from imagenet_jax.use import confusion
     from imagenet_jax.use.real_labels import RealLabels
 
     evaluation_files.check_task(arguments, classifier.task)
-    data = apply(data_section.read, data_sets.section(arguments, classifier), 'data')
-    split = data.eval_split if arguments.split is None else arguments.split
-    own = arguments.format is None and not arguments.path  # labels that the run was trained on
-    source = _open(data, split, classifier, arguments.by_number or own)
     real = arguments.real_labels and RealLabels(arguments.real_labels, source, classifier.class_names,
                                                 classifier.num_classes)
     evaluator = dataclasses.replace(_evaluator(classifier, source, data, arguments.batch_size),
@@ -92,10 +138,8 @@ def _evaluate(arguments) -> None:
 
 
 def _evaluate_robustness(arguments) -> None:
-    for name in ('format', 'path', 'split', 'option', 'by_number', 'real_labels', *evaluation_files.OPTIONS):
-        if getattr(arguments, name):
-            raise UserError(f'--{name.replace("_", "-")} is for a split, and --robustness has images of its own: give '
-                            'one or the other')
+    _refuse(arguments, ('format', 'path', 'split', 'option', 'by_number', 'real_labels', *evaluation_files.OPTIONS),
+            'is for a split, and --robustness has images of its own: give one or the other')
     classifier = checkpoints.load(arguments)
     from tqdm import tqdm
     from tqdm.contrib.logging import logging_redirect_tqdm
@@ -154,7 +198,7 @@ def _on_devices(classifier: 'Classifier', evaluator: 'Evaluator') -> dict:
     return jax.device_put(classifier.arguments, NamedSharding(evaluator.mesh, P()))
 
 
-def _shown(name: str, evaluator: 'Evaluator') -> Callable:
+def _shown(name: str, evaluator: 'Evaluator', **more) -> Callable:
     """A progress bar on a terminal."""
     from tqdm import tqdm
-    return partial(tqdm, total=len(evaluator), unit='batch', desc=name or None, disable=not sys.stderr.isatty())
+    return partial(tqdm, total=len(evaluator), unit='batch', desc=name or None, disable=not sys.stderr.isatty(), **more)

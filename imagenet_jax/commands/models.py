@@ -18,13 +18,11 @@ but not run.
 
 import argparse
 import dataclasses
-import fnmatch
 import json
 from collections.abc import Sequence
 
 from imagenet_jax import catalog
 from imagenet_jax.command_line import parsing
-from imagenet_jax.errors import unknown
 from imagenet_jax.options import apply, key_value
 
 
@@ -37,7 +35,7 @@ def main() -> None:
         return _show_layers(arguments, one)
     if arguments.option or arguments.num_classes is not None or arguments.image_size:
         parser.error('--image-size, --num-classes and --option are for one model: name it')
-    _list(_chosen(arguments.names), arguments.json)
+    _list(catalog.matching(arguments.names), arguments.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,15 +54,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_pattern(name: str) -> bool:
     return any(mark in name for mark in '*?[')
-
-
-def _chosen(patterns: Sequence[str]) -> list[str]:
-    """Models that any of the patterns means, all where there are none. Raises UserError: one that means none."""
-    names = list(catalog.sizes())
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise unknown('model', pattern, names)
-    return [name for name in names if not patterns or any(fnmatch.fnmatchcase(name, each) for each in patterns)]
 
 
 def _list(names: Sequence[str], as_json: bool) -> None:
