@@ -40,12 +40,13 @@ def are_numbers(names: Collection[str]) -> bool:
     return bool(names) and all(name.isascii() and name.isdigit() for name in names)
 
 
-def match(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...]:
+def match(theirs: Sequence[str], ours: Sequence[str], whose: str = 'the model') -> tuple[int, ...]:
     """Of each of their classes its number in `ours`, by name or, where all their names are numbers, by these.
 
     Args:
       theirs: names of a data set's classes; all of ours or some, in any order.
       ours: those of a model's outputs.
+      whose: what has these, for messages.
 
     Raises:
       UserError: some of theirs are none of ours; or several share a name, where the order differs. Shows both sides.
@@ -56,14 +57,14 @@ def match(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...]:
         place = {name: number for number, name in enumerate(known)}
         if all(name in place for name in asked):
             if len(place) < len(known) or len(set(asked)) < len(asked):
-                raise UserError('several classes share a name, and the data has its classes in another order than the '
-                                'model: there is no telling which is which')
+                raise UserError('several classes share a name, and the data has its classes in another order than '
+                                f'{whose}: there is no telling which is which')
             return tuple(place[name] for name in asked)
     known = {*ours, *_as_imagenet(ours)}
     strangers = [name for name, wnid in zip(theirs, _as_imagenet(theirs), strict=True) if not {name, wnid} & known]
     strangers = strangers or list(theirs)
-    raise UserError(f'{len(strangers)} of {len(theirs)} classes of the data are none of the {len(ours)} that the model '
-                    f'knows, the first: {first(strangers)}; the model has {first(ours)}')
+    raise UserError(f'{len(strangers)} of {len(theirs)} classes of the data are none of the {len(ours)} that {whose} '
+                    f'knows, the first: {first(strangers)}; {whose} has {first(ours)}')
 
 
 def _namings(theirs, ours):

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 _VIEW = 'size', 'resize', 'crop_ratio', 'interpolation', 'views', 'scales', 'flip'
 
 
-def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
-    """Adds them; `alone` says that the command has arguments without a name, which no list may swallow."""
+def add_arguments(parser: argparse.ArgumentParser, alone: bool = True, required: bool = True) -> None:
+    """Adds them; `alone` says that the command has arguments without a name, which no list may swallow, `required`
+    whether --checkpoint is."""
     several = {'action': 'append'} if alone else {'action': 'extend', 'nargs': '+'}
-    parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path, **several,
+    parser.add_argument('--checkpoint', required=required, metavar='DIR', type=parsing.path, **several,
                         help='the folder of a run or an import, or weights that say what they are, as `weights '
                              'import` takes them: hf:timm/NAME; may be given again: the mean of their answers')
     parser.add_argument('--best', action='store_true',

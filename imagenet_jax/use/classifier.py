@@ -113,9 +113,13 @@ class Classifier:
                       batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray | str]:
         """For each image its features, float32 (C,), or the reason why there are none; of one view alone, the centre
         crop. Raises UserError for a stage that the model lacks."""
-        if stage is not None and stage not in self.stages:
+        self.check_stage(stage)
+        return self._through(self.feature_program(stage), images, batch_size, self.view.one)
+
+    def check_stage(self, stage: str | None) -> None:
+        """Raises UserError for a stage that the model lacks, and where there are several models."""
+        if self._only and stage is not None and stage not in self.stages:
             raise UserError(f'{type(self.model).__name__} has no stage {stage!r}; it has {", ".join(self.stages)}')
-        return self._through(self._features(stage), images, batch_size, self.view.one)
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
@@ -131,7 +135,8 @@ class Classifier:
     def _probabilities(self) -> Callable:
         return self._compiled(lambda arguments, images: self.task.probabilities(self.answer(arguments, images)))
 
-    def _features(self, stage: str | None) -> Callable:
+    def feature_program(self, stage: str | None) -> Callable:
+        """(`arguments`, uint8 (N, *view.one.shape)) -> float32 (N, C), over all devices, compiled for each N."""
         only = self._only
         bare = only.model.clone(num_classes=0)
 
