@@ -62,7 +62,7 @@ def _preview(config) -> None:
         raise UserError(f'--output {output}: name a picture, such as {output.with_suffix(".png")}')
     options = apply(Options, config, 'config')
     source, batches, skipped, run = _batches(options)
-    names = list(map(class_names.shown, inspection.classes(source)))
+    names = [class_names.shown(name, source.class_words) for name in inspection.classes(source)]
     with contextlib.closing(batches):
         see = _through_device(options, run)
         seen = map(see, itertools.count(_STEP.value), itertools.islice(batches, skipped, None))

@@ -93,6 +93,7 @@ class MetricWriter:
         """For TensorBoard: the config as a table of text, and as hyperparameters of a trial that has the folder's name
         and the best score for its result."""
         if self._board:
+            flat = {k: v for k, v in flat.items() if not k.startswith('run.class_words')}  # one a class
             table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
             self._board.write_texts(self._next, {'config': table, 'message': str(flat['message'])})
             self._write_trial({k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()
