@@ -37,6 +37,7 @@ from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.options import apply
 from imagenet_jax.preview import Pair, sheet
 from imagenet_jax.run_options import Length, Options, length
+from imagenet_jax.sources.upright import as_stored
 
 _OUTPUT = flags.DEFINE_string('output', None, 'the picture')
 _COUNT = flags.DEFINE_integer('count', 16, 'images in it', 1, 400)
@@ -120,8 +121,7 @@ def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pa
     title, key = inspection.class_of(source, index, names), source.key(index)
     if bad == index:
         return Pair(seen, seen, title, f'unreadable: {key}')
-    image = source.image(index)
-    image = bytes(image) if isinstance(image, bytes) else image  # as stored, with data.exif too
+    image = as_stored(source.image(index))
     stored, (height, width) = decode(image), image_size(image)
     note = f'{width} x {height}, {key}'
     return Pair(stored, seen, title, note if bad < 0 else f'{note} for unreadable {source.key(bad)}')

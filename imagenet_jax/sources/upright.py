@@ -1,10 +1,17 @@
 """data.exif: images are turned as their EXIF orientation says."""
 
+import numpy as np
+
 from imagenet_jax.sources.base import Source
 
 
 class Upright(bytes):
     """Encoded bytes that are decoded upright; any others are as they are stored, whatever EXIF says."""
+
+
+def as_stored(image: bytes | np.ndarray) -> bytes | np.ndarray:
+    """The same image without the mark."""
+    return bytes(image) if isinstance(image, Upright) else image
 
 
 class UprightSource(Source):
