@@ -9,6 +9,7 @@ import collections
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
 
 from imagenet_jax.errors import UserError, few
 
@@ -25,14 +26,14 @@ def of_published(num_classes: int) -> tuple[str, ...]:
     return tuple(imagenet()) if num_classes == len(imagenet()) else ()
 
 
-def readable(name: str) -> str:
-    """'tench' for 'n01440764'; '' where it is no id of ImageNet's 1000."""
-    return imagenet().get(name, '').partition(',')[0]
+def readable(name: str, words: Mapping[str, str] = MappingProxyType({})) -> str:
+    """'tench' for 'n01440764'; '' where it is no id of ImageNet's 1000, nor one that `words` has."""
+    return (imagenet().get(name) or words.get(name, '')).partition(',')[0]
 
 
-def shown(name: str) -> str:
-    """'n01440764 tench' for 'n01440764'; any other name as it is."""
-    return f'{name} {readable(name)}' if readable(name) else name
+def shown(name: str, words: Mapping[str, str] = MappingProxyType({})) -> str:
+    """'n01440764 tench' for 'n01440764'; any name that is not `readable` as it is."""
+    return f'{name} {readable(name, words)}' if readable(name, words) else name
 
 
 def are_numbers(names: Collection[str]) -> bool:

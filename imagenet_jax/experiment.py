@@ -232,9 +232,11 @@ class Experiment:
         """What the run ran on, for config.json; multiply-adds are of one image as it is evaluated."""
         parameters, multiply_adds = summary.total(summary.layers(self.model, self._evaluate.view.size))
         teacher = self.train_step.teacher
+        words = {'class_words': dict(self.train.class_words)} if self.train.class_words else {}
         return {**runtime.describe(), 'dtype': self.model.dtype.name, 'train_examples': len(self.train),
                 'eval_examples': len(self.test), 'parameters': parameters, 'multiply_adds': multiply_adds,
-                'class_names': list(self.train.class_names), **({'teacher_crc32': teacher.checksum} if teacher else {})}
+                'class_names': list(self.train.class_names), **words,
+                **({'teacher_crc32': teacher.checksum} if teacher else {})}
 
 
 def _default_dtype(model: Mapping) -> str:

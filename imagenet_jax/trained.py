@@ -32,6 +32,7 @@ class Trained:
       normalize: uint8 batch -> what the model takes, on the device.
       task: what it was trained for.
       class_names: in the order of the model's outputs; () where unknown.
+      class_words: of names that are ids, and none of ImageNet's 1000, what they mean: for `class_names.shown`.
       exif: whether images are turned as their EXIF says.
       entry: config.json.
     """
@@ -41,6 +42,7 @@ class Trained:
     normalize: Normalize
     task: Task
     class_names: tuple[str, ...]
+    class_words: Mapping[str, str]
     exif: bool
     entry: Mapping
 
@@ -87,7 +89,7 @@ def load(source: str | Path, *, best: bool = False, ema: bool = False, dtype: st
         made, variables, apply(EvalView, _view(entry, view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
         create(TASKS, entry['loss'], 'loss'),
-        tuple(entry.get('run', {}).get('class_names', ())),
+        tuple(entry.get('run', {}).get('class_names', ())), entry.get('run', {}).get('class_words', {}),
         bool(entry.get('data', entry).get('exif')) if exif is None else exif, entry)
 
 

@@ -36,6 +36,7 @@ class Classifier:
     Attributes:
       members: the models.
       class_names: in the order of the answers, which is the first one's; () where unknown.
+      class_words: readable names of those that are WordNet ids outside ImageNet's 1000, by id.
       num_classes: of the answers.
       view: encoded image, or pixels -> uint8 of its `shape`, what `answer` takes; `one` of it makes a picture.
       exif: whether images are turned as their EXIF says.
@@ -45,6 +46,7 @@ class Classifier:
         """Raises UserError where they cannot answer together."""
         first = members[0]
         self.members, self.class_names, self.exif = members, first.class_names, first.exif
+        self.class_words = {word: text for each in members for word, text in each.class_words.items()}
         self.num_classes: int = first.model.num_classes
         self._orders = [_order(first, other) for other in members]
         views = list(dict.fromkeys(each.view for each in members))
