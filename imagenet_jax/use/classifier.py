@@ -119,10 +119,13 @@ class Classifier:
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """Names of the maps that the model tells of, such as layer4: PyTorch's paths."""
-        side = self.view.one.size
-        return tuple(jax.eval_shape(
-            lambda: self.model.apply(self.variables, jnp.zeros((1, side, side, 3)), features=True))[1])
+        """Names of the maps that the model tells of, such as layer4: PyTorch's paths, the last one's last."""
+        side, names = self.view.one.size, []
+
+        def look():
+            names.extend(self.model.apply(self.variables, jnp.zeros((1, side, side, 3)), features=True)[1])
+        jax.eval_shape(look)  # whose own answer would have them in the alphabet's order: features.12 before features.2
+        return tuple(names)
 
     @functools.cached_property
     def _probabilities(self) -> Callable:
@@ -143,6 +146,10 @@ class Classifier:
         """(arguments, a batch of any size up to one that is compiled) over all devices."""
         split = jax.shard_map(function, mesh=self._mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
         return jax.jit(split)
+
+    def on_devices(self, function: Callable) -> Callable:
+        """`function(arguments, batch)` -> a function of the batch alone, compiled over all devices, which share it."""
+        return functools.partial(self._compiled(function), self._on_devices)
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
