@@ -95,7 +95,7 @@ def test_every_form_has_the_same_answers(folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(('arguments', 'message'), [
     (('--stage', 'layer1'), 'give --explain DIR or --html FILE'), (('--class', 1), 'give --explain DIR or --html'),
     (('--csv', 'x.png'), 'would write over an image'), (('--html', '.'), 'is a folder'),
-    (('--csv', 'x', '--html', 'x'), 'name two files')])
+    (('--csv', 'x', '--html', 'x'), 'name two files'), (('--explain', __file__), 'is a file')])
 def test_wrong_use_is_explained_first(folder, arguments, message, monkeypatch, capsys):
     code, _ = called(monkeypatch, capsys, 'predict', '--checkpoint', folder / 'none', 'x.jpg', *arguments)
     assert message in code

@@ -103,6 +103,8 @@ def _refuse(arguments) -> None:
             raise UserError(f'{option} {file} would write over an image: {option} is followed by the file to write')
         if file and file.is_dir():
             raise UserError(f'{option} {file} is a folder: name the file to write')
+    if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
+        raise UserError(f'--explain {arguments.explain} is a file: name the folder to write overlays to')
     if arguments.csv and arguments.csv == arguments.html:
         raise UserError(f'--csv and --html are both {arguments.csv}: name two files')
 
