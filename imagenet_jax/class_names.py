@@ -36,6 +36,11 @@ def shown(name: str, words: Mapping[str, str] = MappingProxyType({})) -> str:
     return f'{name} {readable(name, words)}' if readable(name, words) else name
 
 
+def titled(one: Mapping[str, str]) -> str:
+    """'n01440764 tench' for {'class': 'n01440764', 'name': 'tench'}; the class alone where it has no name."""
+    return ' '.join(filter(None, (one['class'], one.get('name'))))
+
+
 def are_numbers(names: Collection[str]) -> bool:
     """Whether all names, of which there are some, are whole numbers such as '7' or '007'."""
     return bool(names) and all(name.isascii() and name.isdigit() for name in names)

@@ -154,6 +154,10 @@ class Classifier:
         split = jax.shard_map(function, mesh=self._mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
         return jax.jit(split)
 
+    def on_devices(self, function: Callable) -> Callable:
+        """`function(arguments, batch)` -> a function of the batch alone, compiled over all devices, which share it."""
+        return functools.partial(self._compiled(function), self._on_devices)
+
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
         return step.make_mesh()
