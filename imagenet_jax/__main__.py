@@ -16,6 +16,7 @@ _COMMANDS = {
     'preview': 'draw what a model will see of its images',
     'evaluate': 'measure a trained model on its own evaluation split or on any other data set',
     'predict': 'name the classes of images',
+    'serve': 'answer images over HTTP, with a page to try trained models on',
     'models': 'list the models',
     'weights': 'import and export weights of PyTorch models',
 }

@@ -1,6 +1,7 @@
 """--checkpoint and what changes its use, for every command that uses a trained model."""
 
 import argparse
+from typing import Any
 
 from imagenet_jax import runtime
 from imagenet_jax.command_line import parsing
@@ -16,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
     several = {'action': 'append'} if alone else {'action': 'extend', 'nargs': '+'}
     parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path, **several,
                         help='the folder of a run or an import; may be given again: the mean of their answers')
+    add_use(parser)
+
+
+def add_use(parser: argparse.ArgumentParser) -> None:
+    """Adds what says how a trained model is used."""
     parser.add_argument('--best', action='store_true',
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')
@@ -52,9 +58,14 @@ def view(arguments: argparse.Namespace) -> tuple[dict, dict]:
 def load(arguments: argparse.Namespace) -> classifier.Classifier:
     """The model that they name, or several. Raises UserError."""
     runtime.configure_jax(deterministic=False, compilation_cache=True)
+    return classifier.load(*arguments.checkpoint, **use(arguments))
+
+
+def use(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What they say of it, for `classifier.load`."""
     changes, normalize = view(arguments)
-    return classifier.load(*arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
-                           exif=arguments.exif, view=changes, normalize=normalize)
+    return {'best': arguments.best, 'ema': arguments.ema, 'dtype': arguments.dtype, 'exif': arguments.exif,
+            'view': changes, 'normalize': normalize}
 
 
 def _colour(text: str) -> tuple[float, ...]:
