@@ -5,8 +5,17 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 
 PROGRAM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+
+# The browser reads 3 and writes 4; a fork that does so would have JAX's threads in it.
+_STARTER = '''import os, sys
+ends = [os.dup(int(end)) for end in sys.argv[1:3]]
+for end, number in zip(ends, (3, 4)):
+    os.dup2(end, number)
+    os.set_inheritable(number, True)
+os.execv(sys.argv[3], sys.argv[3:])'''
 
 
 class Browser:
@@ -14,14 +23,12 @@ class Browser:
 
     def __init__(self, folder, width=1100, height=900):
         (theirs, self._out), (self._in, ours) = os.pipe(), os.pipe()
-        def hand_over():  # the browser reads 3 and writes 4
-            os.dup2(os.dup(theirs), 3)
-            os.dup2(ours, 4)
         self._ends = theirs, ours
         self._process = subprocess.Popen(
-            [PROGRAM, '--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run',
-             f'--user-data-dir={folder}', f'--window-size={width},{height}', '--remote-debugging-pipe'],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=hand_over, close_fds=False)
+            [sys.executable, '-c', _STARTER, str(theirs), str(ours), PROGRAM, '--headless=new', '--no-sandbox',
+             '--disable-gpu', '--disable-dev-shm-usage', '--no-first-run', f'--user-data-dir={folder}',
+             f'--window-size={width},{height}', '--remote-debugging-pipe'],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(theirs, ours))
         self._reader, self._number, self._session, self.events = os.fdopen(self._in, 'rb'), 0, None, []
         target = self.call('Target.createTarget', url='about:blank')['targetId']
         self._session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']

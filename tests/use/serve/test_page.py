@@ -1,13 +1,14 @@
 """The page, tried in a browser."""
 
 import base64
+from urllib.parse import urlsplit
 
 import pytest
 from fixtures_images import jpeg
 
 pytest.importorskip('fastapi')
-from use.serve import chromium  # noqa: E402
-from use.serve.conftest import Plain, serving  # noqa: E402
+from use.serve import chromium
+from use.serve.conftest import Plain, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not chromium.PROGRAM, reason='no Chromium')]
 
@@ -54,10 +55,9 @@ def test_images_that_are_dropped_pasted_or_chosen_are_answered_by_each_model(bro
     browser.run('document.querySelector("article button").click()')
     assert browser.run('document.querySelectorAll("article").length') == 2
     assert browser.run('document.activeElement.id') == 'file'
-    asked = {event['params']['request']['url'].split(':')[0] + event['params']['request']['url'].split('/')[2][:9]
-             for event in browser.events if event.get('method') == 'Network.requestWillBeSent'
-             and event['params']['request']['url'].startswith('http')}
-    assert asked == {'http127.0.0.1'}  # nothing from elsewhere
+    asked = {urlsplit(event['params']['request']['url']).hostname for event in browser.events
+             if event.get('method') == 'Network.requestWillBeSent'}
+    assert asked == {None, '127.0.0.1'}  # data: and blob: have no host; nothing comes from elsewhere
     assert not [event for event in browser.events if event.get('method') in ('Log.entryAdded',
                                                                              'Runtime.exceptionThrown')]
 
