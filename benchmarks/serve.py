@@ -68,8 +68,8 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', default='resnet18', help='default %(default)s')
-    parser.add_argument('--size', metavar='N', type=int, default=64, help='side of the crop, default %(default)s')
+    parser.add_argument('--model', default='resnet8_cifar', help='default %(default)s')
+    parser.add_argument('--size', metavar='N', type=int, default=32, help='side of the crop, default %(default)s')
     parser.add_argument('--max-batch', metavar='N', type=int, nargs='+', default=[1, 32], help='default 1 and 32')
     parser.add_argument('--clients', metavar='N', type=int, nargs='+', default=[1, 8, 64], help='default 1, 8 and 64')
     parser.add_argument('--seconds', metavar='S', type=float, default=8, help='a case, default %(default)s')

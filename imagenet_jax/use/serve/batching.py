@@ -1,6 +1,7 @@
 """Images of requests that wait together, answered in one batch by the one thread that computes."""
 
 import dataclasses
+import math
 import threading
 import time
 from collections import deque
@@ -33,11 +34,12 @@ class _Waiting:
 class Batcher:
     """Hands each model what waits for it, oldest first, in batches of a few sizes.
 
-    The first of a batch waits at most `max_wait` seconds for others; while the device is busy they gather anyhow.
+    The first of a batch waits at most `max_wait` seconds for others, and for none where none is on its way; while the
+    device is busy they gather anyhow.
     """
 
     def __init__(self, models: Mapping[str, Answer], sizes: Mapping[str, tuple[int, ...]], most: int, max_wait: float,
-                 count: Callable[[int], None] = lambda images: None):
+                 count: Callable[[int], None] = lambda images: None, coming: Callable[[], float] = lambda: math.inf):
         """
         Args:
           models: what answers a batch.
@@ -45,8 +47,10 @@ class Batcher:
           most: images a batch.
           max_wait: seconds.
           count: called with the images of each batch.
+          coming: tells how many images there are, those that wait here among them.
         """
         self._models, self._sizes, self._most, self._max_wait, self._count = models, sizes, most, max_wait, count
+        self._coming = coming
         self._queue, self._changed, self._closed = deque(), threading.Condition(), False
         self._thread = threading.Thread(target=self._work, name='device', daemon=True)
         self._thread.start()
@@ -99,7 +103,8 @@ class Batcher:
                 chosen = [first] if first.name is None else [
                     each for each in self._queue if each.name == first.name][:self._most]
                 left = first.since + self._max_wait - time.monotonic()
-                if first.name is None or len(chosen) == self._most or left <= 0:
+                alone = len(self._queue) >= self._coming()
+                if first.name is None or len(chosen) == self._most or alone or left <= 0:
                     taken = set(chosen)
                     self._queue = deque(each for each in self._queue if each not in taken)
                     return chosen

@@ -64,7 +64,7 @@ class Service:
         self._maps = {name: GradCAM(model, most=1) for name, model in models.items()}
         self._pool = ThreadPoolExecutor(cores(), 'decode')
         self._device = Batcher({name: model.batch for name, model in models.items()}, self._sizes, limits.max_batch,
-                               limits.max_wait_ms / 1000, self.metrics.batches.observe)
+                               limits.max_wait_ms / 1000, self.metrics.batches.observe, lambda: self.waiting)
 
     @property
     def alive(self) -> bool:

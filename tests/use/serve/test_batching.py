@@ -12,10 +12,10 @@ from imagenet_jax.use.serve.batching import Batcher, batch_sizes
 class Recorder:
     """Models that answer each image by its first byte, and note what they were shown."""
 
-    def __init__(self, sizes=(1, 2, 4, 8), most=8, max_wait=0.0):
+    def __init__(self, sizes=(1, 2, 4, 8), most=8, max_wait=0.0, **kwargs):
         self.seen, self.held = [], threading.Event()
         self.batcher = Batcher({name: lambda images, name=name: self.answer(name, images) for name in 'ab'},
-                               dict.fromkeys('ab', sizes), most, max_wait)
+                               dict.fromkeys('ab', sizes), most, max_wait, **kwargs)
 
     def answer(self, name, images):
         self.seen.append((name, images[:, 0].tolist()))
@@ -57,6 +57,11 @@ def test_the_first_waits_for_others():
     assert not first.done()
     recorder.submit('a', 2).result(60)  # the batch is full
     assert first.result(60) == 1 and recorder.seen == [('a', [1, 2])]
+
+
+def test_none_waits_where_no_other_is_on_its_way():
+    recorder = Recorder(sizes=(2,), most=2, max_wait=10**6, coming=lambda: 1)
+    assert recorder.submit('a', 1).result(60) == 1
 
 
 def test_what_fails_or_is_wanted_no_more_holds_nobody_up():

@@ -212,14 +212,12 @@ def test_one_too_many_is_told_to_come_again_and_what_takes_too_long_that_it_does
 
 def test_a_model_that_fails_is_told_of_and_the_next_is_answered(plain):
     model, client = plain
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, 'batch', lambda images: 1 / 0)
-        client.service._device._models['plain'] = model.batch
-        status, _, answer = client.send(('a', RED))
-        assert status == 500 and answer['images'][0]['error'] == 'the server failed on it'
-    client.service._device._models['plain'] = lambda images: np.full((len(images), 2), np.nan)
+    model.fault = lambda images: 1 / 0
+    status, _, answer = client.send(('a', RED))
+    assert status == 500 and answer['images'][0]['error'] == 'the server failed on it'
+    model.fault = lambda images: np.full((len(images), 2), np.nan)
     assert 'not finite' in client.send(('a', RED))[2]['images'][0]['error']
-    client.service._device._models['plain'] = model.batch
+    model.fault = None
     assert client.send(('a', RED))[0] == 200
 
 
