@@ -106,6 +106,16 @@ class Classifier:
         """For each image its classes' probabilities, float32 (K,), or the reason why there are none."""
         return self._through(self._probabilities, images, batch_size)
 
+    @property
+    def devices(self) -> int:
+        """That a batch is divided among."""
+        return self._mesh.size
+
+    def batch(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 (N, K), of uint8 (N, *view.shape), N dividing among the devices; compiled for each N
+        that comes."""
+        return np.asarray(self._probabilities(self._on_devices, images))
+
     def features(self, images: Sequence[Picture], stage: str | None = None,
                  batch_size: int = BATCH_SIZE) -> np.ndarray:
         """What the head sees, or a stage's map averaged over its pixels: float32 (N, C). Raises UserError."""
