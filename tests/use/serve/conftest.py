@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -25,7 +24,7 @@ def middle(image):
 class Plain:
     """A model in numpy: of two classes, the likelier the redder and the less red an image; it waits until `free`,
     and has a `fault` where one is given."""
-    num_classes, class_names, devices, task = 2, ('red', 'other'), 1, Softmax()
+    num_classes, class_names, class_words, devices, task = 2, ('red', 'other'), {}, 1, Softmax()
     members = SimpleNamespace(entry={'model': {'name': 'plain'}}),
     view = SimpleNamespace(shape=(1, 1, 3), one=SimpleNamespace(size=1, resize=1))
     preprocess = picture = staticmethod(middle)
@@ -98,12 +97,12 @@ def form(*files):
     return b''.join(part + b'\r\n' for part in parts) + b'--edge--\r\n'
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def explained():
     """A stand-in for Grad-CAM, which has tests of its own: a slope, drawn as grey."""
-    stand_in = SimpleNamespace(
-        GradCAM=lambda classifier, most: lambda pictures, classes: np.linspace(0, 1, 4).reshape(1, 2, 2),
-        overlay=lambda pixels, heat: np.uint8(255 * heat[..., None].repeat(3, 2)))
+    from imagenet_jax.use.serve import service  # here: it needs what may not be installed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, 'imagenet_jax.use.explain', stand_in)
+        patch.setattr(service, 'GradCAM', lambda classifier, most: lambda pictures, classes: np.linspace(
+            0, 1, 4).reshape(1, 2, 2))
+        patch.setattr(service, 'overlay', lambda pixels, heat: np.uint8(255 * heat[..., None].repeat(3, 2)))
         yield
