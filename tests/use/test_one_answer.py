@@ -1,6 +1,7 @@
 """One answer by every road: evaluate, predict, Python, an exported file; and serve where it is installed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -9,6 +10,7 @@ import pyarrow.parquet
 import pytest
 from fixtures_commands import called
 from fixtures_images import encode, scene
+from fixtures_serve import serving
 from fixtures_trained import imported
 from runs import ROOT
 
@@ -54,7 +56,20 @@ def roads(folder: Path, data: Path, where: Path, monkeypatch, capsys):
     yield 'evaluate', rows
     export.write(model, where / 'x.stablehlo')
     call = jax.jit(jax.export.deserialize(bytearray((where / 'x.stablehlo').read_bytes())).call)
+    yield 'serve', served(model, files)
     yield 'export', {file: np.asarray(call(model.preprocess(file)[None]))[0] for file in files}
+
+
+def served(model, files):
+    """From several clients at a time, so that batches are of many sizes."""
+    pytest.importorskip('fastapi')
+
+    def ask(file):
+        status, _, answer = client.send((file.name, file.read_bytes()), query=f'?top={model.num_classes}')
+        assert status == 200, answer
+        return by_index(answer['images'][0]['classes'], model.num_classes)
+    with serving({'model': model}, max_batch=8) as client, ThreadPoolExecutor(6) as pool:
+        return dict(zip(files, pool.map(ask, files), strict=True))
 
 
 def by_index(classes, count):
@@ -82,8 +97,8 @@ def test_every_road_gives_the_same_answer(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason='no photographs here')
 def test_every_road_gives_the_same_answer_to_500_photographs(tmp_path, monkeypatch, capsys):
-    folder = imported(tmp_path / 'model', 'resnet18', size=64, class_names=sorted(
-        each.name for each in PHOTOGRAPHS.iterdir()), eval={'size': 64, 'resize': 72})
+    folder = imported(tmp_path / 'model', class_names=sorted(each.name for each in PHOTOGRAPHS.iterdir()),
+                      eval={'size': 32, 'resize': 36})
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'val').symlink_to(PHOTOGRAPHS)
     agree(roads(folder, tmp_path / 'data', tmp_path, monkeypatch, capsys))

@@ -7,8 +7,8 @@ import pytest
 from fixtures_images import jpeg
 
 pytest.importorskip('fastapi')
+from fixtures_serve import Plain, serving
 from use.serve import chromium
-from use.serve.conftest import Plain, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not chromium.PROGRAM, reason='no Chromium')]
 

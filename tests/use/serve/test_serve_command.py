@@ -19,7 +19,7 @@ from PIL import Image
 from runs import ROOT, environment
 
 pytest.importorskip('fastapi')
-from use.serve.conftest import Plain
+from fixtures_serve import Plain
 
 from imagenet_jax.commands import serve
 from imagenet_jax.errors import UserError

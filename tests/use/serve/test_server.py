@@ -17,7 +17,7 @@ from runs import ROOT
 import imagenet_jax
 
 pytest.importorskip('fastapi')
-from use.serve.conftest import Plain, form, serving
+from fixtures_serve import Plain, form, serving
 
 RED, GREEN = (encode(Image.new('RGB', (8, 8), colour), 'PNG') for colour in ((255, 0, 0), (51, 255, 0)))
 CUT = jpeg(height=60, width=60)[:-300]
