@@ -31,7 +31,8 @@ def manager(folder: Path, **options) -> ocp.CheckpointManager:
     # Not with all steps' _CHECKPOINT_METADATA, of which nothing is needed and a damaged one would stop it.
     options = ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
     try:
-        return ocp.CheckpointManager(folder, options=options, item_names=ITEMS)
+        with quiet():  # to read only is no reason to warn
+            return ocp.CheckpointManager(folder, options=options, item_names=ITEMS)
     except Exception as error:
         raise UserError(f'cannot open {folder}: {what_failed(error)}') from error
 
