@@ -165,9 +165,9 @@ def _eval() -> ConfigDict:
     evaluation.size = 224                   # then the centre crop
     evaluation.interpolation = placeholder(str)  # bilinear, where unset, or bicubic
     evaluation.crop_ratio = placeholder(float)   # where set, instead of resize: size / shorter side, such as 0.875
-    evaluation.views = 'center'             # or five_crop, ten_crop, fully_convolutional (the whole square): averaged
-    evaluation.scales = ()                  # where given: the whole square at each such size, averaged
-    evaluation.flip = False                 # each view's mirror image too
+    evaluation.views = placeholder(str)     # center, where unset, five_crop, ten_crop or fully_convolutional: averaged
+    evaluation.scales = placeholder(tuple)  # where set: the whole centre square at each such size, averaged
+    evaluation.flip = placeholder(bool)     # True: each view's mirror image too
     return evaluation
 
 

@@ -1,7 +1,7 @@
 """What a model says of images, averaged over the views that evaluation has of each."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -38,13 +38,7 @@ class Answer:
         if images.ndim == 4 and not self.view.mirrored:
             return logits(images)
 
-        def probabilities(crop):
-            both = [crop, crop[:, :, ::-1]] if self.view.mirrored else [crop]
-            return mean([self.task.probabilities(logits(images)) for images in both])
-        return self.task.logits(jnp.concatenate([
-            jax.lax.map(probabilities, crops) for crops in self.view.unpack(images)]).mean(0))
-
-
-def mean(values: Sequence[jax.Array]) -> jax.Array:
-    """Of arrays of one shape."""
-    return sum(values[1:], start=values[0]) / len(values)
+        def of_crop(crop):
+            return jnp.stack([logits(crop), logits(crop[:, :, ::-1])] if self.view.mirrored else [logits(crop)])
+        found = jnp.concatenate([jax.lax.map(of_crop, crops) for crops in self.view.unpack(images)])
+        return self.task.average(found.reshape(-1, *found.shape[2:]))

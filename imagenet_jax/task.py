@@ -24,10 +24,6 @@ if TYPE_CHECKING:  # a step can be compiled where no reader of data is installed
     from imagenet_jax.sources import Source
 
 
-# The least probability that a logit is made of: float32's least normal number.
-_TINY = float(np.finfo(np.float32).tiny)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
     """What images are labelled with, and how a model's logits are held against it.
@@ -96,8 +92,11 @@ class Task(abc.ABC):
         return labels
 
     @abc.abstractmethod
-    def logits(self, probabilities: jax.Array) -> jax.Array:
-        """The inverse of `probabilities`, finite where these are 0 or 1; of a softmax any constant may be added."""
+    def average(self, logits: jax.Array) -> jax.Array:
+        """(V, N, K) of several answers -> (N, K): logits of the mean of their probabilities.
+
+        In logarithms, so that what is nearly certain keeps its degree.
+        """
 
     @abc.abstractmethod
     def likely(self, probabilities: np.ndarray, top: int) -> np.ndarray:
@@ -176,8 +175,8 @@ class Softmax(Task):
     def probabilities(self, logits):
         return jax.nn.softmax(logits)
 
-    def logits(self, probabilities):
-        return jnp.log(jnp.maximum(probabilities, _TINY))
+    def average(self, logits):
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), 0)
 
     def likely(self, probabilities, top):
         return np.argsort(-probabilities, kind='stable')[:top]
@@ -257,8 +256,9 @@ class Sigmoid(Task):
         best = jnp.where(labels == 1, logits, -jnp.inf).argmax(-1).astype(jnp.int32)
         return jnp.where((labels == 1).any(-1), best, -1)
 
-    def logits(self, probabilities):
-        return jnp.log(jnp.maximum(probabilities, _TINY)) - jnp.log(jnp.maximum(1 - probabilities, _TINY))
+    def average(self, logits):
+        yes, no = (jax.nn.logsumexp(jax.nn.log_sigmoid(each), 0) for each in (logits, -logits))
+        return yes - no
 
     def likely(self, probabilities, top):
         """All that are likelier than not, however many."""

@@ -14,6 +14,7 @@ from imagenet_jax.answer import Answer
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.class_names import are_numbers, first, match
 from imagenet_jax.errors import UserError, expanded
+from imagenet_jax.images import eval_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, create
@@ -97,9 +98,7 @@ def _view(entry: Mapping, changes: Mapping) -> dict[str, Any]:
     kept = entry.get('eval', {})
     if 'data' not in entry:
         return pretrained.import_view(entry['model']['name'], kept, changes)
-    if 'resize' in changes:  # the ratio would hold instead
-        kept = {name: value for name, value in kept.items() if name != 'crop_ratio'}
-    return kept | dict(changes)
+    return eval_view.kept_beside(kept, changes) | dict(changes)
 
 
 def renumber(source: Source, class_names: Sequence[str], num_classes: int, by_number: bool = False) -> Source:

@@ -18,6 +18,7 @@ from fixtures_trained import imported
 from PIL import Image
 
 import imagenet_jax
+from imagenet_jax import terminal
 from imagenet_jax.command_line import bars, images
 from imagenet_jax.errors import UserError
 from imagenet_jax.task import Sigmoid
@@ -138,9 +139,9 @@ def test_lines_fit_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', SimpleNamespace(isatty=lambda: True, encoding='utf-8'))
     monkeypatch.setenv('COLUMNS', '200')
     shown = bars.lines('a.jpg', classes)
-    assert max(map(bars.columns, shown)) <= 80 and shown[1].endswith('…')
+    assert max(map(terminal.columns, shown)) <= 80 and shown[1].endswith('…')
     assert [line.count('█') for line in shown[1:]] == [24, 6, 0]
     assert [line[:10] for line in shown[1:]] == [line[:10] for line in plain[1:]]
     monkeypatch.setattr(sys, 'stdout', SimpleNamespace(isatty=lambda: True, encoding='ascii'))
     assert bars.lines('a.jpg', classes)[2] == f'  0.2500  {"#" * 6:24}  b'
-    assert bars.columns('e\u0301猫') == 3 and bars.lines('a', [])[1] == '  no class to name'
+    assert terminal.columns('e\u0301猫') == 3 and bars.lines('a', [])[1] == '  no class to name'

@@ -223,3 +223,15 @@ def test_probabilities_and_the_classes_to_name():
     np.testing.assert_allclose(p, 1 / (1 + np.exp(-logits[0])), rtol=1e-6)
     assert Sigmoid().likely(p, 1).tolist() == [1, 0, 3]  # all that are likelier than not
     assert Sigmoid().likely(p[2:3], 5).tolist() == []
+
+
+@pytest.mark.parametrize('task', [Softmax(), Sigmoid()])
+def test_the_average_of_answers_is_of_probabilities_and_keeps_what_is_nearly_certain(task):
+    logits = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32) * 3
+    expected = np.mean(jax.vmap(task.probabilities)(logits), 0)
+    np.testing.assert_allclose(task.probabilities(task.average(logits)), expected, atol=1e-6)
+    sure = np.array([[[30.0, -40.0]], [[30.0, -40.0]]], np.float32)
+    found = np.asarray(task.average(sure))[0]
+    np.testing.assert_allclose(found - found[0], sure[0, 0] - 30, atol=1e-4)
+    if task.multi_label:
+        np.testing.assert_allclose(found, sure[0, 0], atol=1e-4)

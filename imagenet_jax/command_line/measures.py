@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from imagenet_jax.class_names import shown
+from imagenet_jax.terminal import columns
 
 if TYPE_CHECKING:  # help does not wait for JAX
     from imagenet_jax.metrics.evaluation_result import Result
@@ -34,7 +34,7 @@ def lines(where: Mapping[str, Any], result: 'Result', names: Sequence[str],
     Args:
       where: the path, format and split, and how many images.
       result: of the evaluation.
-      names: one a class.
+      names: to be shown, one a class.
       pairs: the most confused; None where nobody asked.
     """
     yield (f'{where["path"] or where["format"]}, split {where["split"]!r}: {where["images"]:,} images, '
@@ -64,7 +64,7 @@ def _per_class(measure: str, values: Mapping[str, float]) -> Iterator[str]:
         found = sorted(((name, value) for name, value in values.items() if not math.isnan(value)),
                        key=lambda one: one[1])[:_WORST]
     for name, value in found:
-        yield f'  {shown(name):25} {value:.4f}'
+        yield f'  {_padded(name, 25)} {value:.4f}'
 
 
 def _confused(pairs: 'Sequence[Pair]', names: Sequence[str]) -> Iterator[str]:
@@ -72,11 +72,15 @@ def _confused(pairs: 'Sequence[Pair]', names: Sequence[str]) -> Iterator[str]:
     if not pairs:
         yield 'no image was taken for another class'
         return
-    labels = [shown(names[pair.label]) for pair in pairs]
-    width = max(map(len, ('label', *labels)))
+    labels = [names[pair.label] for pair in pairs]
+    width = max(map(columns, ('label', *labels)))
     yield f'most confused:\n  {"label":{width}}  {"images":>13}  taken for'
     for pair, label in zip(pairs, labels, strict=True):
-        yield f'  {label:{width}}  {pair.images:5,} of {pair.of:5,}  {shown(names[pair.predicted])}'
+        yield f'  {_padded(label, width)}  {pair.images:5,} of {pair.of:5,}  {names[pair.predicted]}'
+
+
+def _padded(text: str, width: int) -> str:
+    return text + ' ' * (width - columns(text))
 
 
 def robustness(found: Mapping) -> Iterator[str]:

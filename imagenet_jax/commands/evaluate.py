@@ -33,10 +33,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagenet_jax import sources
-from imagenet_jax.command_line import checkpoints, data_sets, evaluation_files, measures, parsing
+from imagenet_jax import class_names, sources
+from imagenet_jax.command_line import checkpoints, data_sets, evaluation_files, measures, parsing, running
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import apply
+from imagenet_jax.terminal import printable
 
 if TYPE_CHECKING:
     from imagenet_jax.data import Data
@@ -64,7 +65,8 @@ def main() -> int | None:
     evaluation_files.add_arguments(parser)
     arguments = parser.parse_args()
     evaluation_files.check(arguments)
-    from imagenet_jax.use import table  # imports JAX, for which help does not wait
+    with running.importing():  # JAX, for which help does not wait
+        from imagenet_jax.use import table
     if arguments.csv or any(map(table.asked_for, arguments.checkpoint)):
         return _tabulate(arguments)
     return (_evaluate if arguments.robustness is None else _evaluate_robustness)(arguments)
@@ -134,7 +136,8 @@ def _evaluate(arguments) -> None:
     if arguments.json:
         print(json.dumps(finite(where | measures.as_dict(result, names, pairs)), indent=2))
     else:
-        print('\n'.join(measures.lines(where, result, names, pairs if arguments.pairs else None)))
+        shown = [printable(class_names.shown(name, classifier.class_words)) for name in names]
+        print('\n'.join(measures.lines(where, result, shown, pairs if arguments.pairs else None)))
 
 
 def _evaluate_robustness(arguments) -> None:

@@ -9,7 +9,7 @@ shows how to load it. Of several --checkpoint it is the mean of their answers. W
 written by `weights export`.
 """
 
-from imagenet_jax.command_line import checkpoints, parsing
+from imagenet_jax.command_line import checkpoints, outputs, parsing, running
 from imagenet_jax.errors import UserError
 
 
@@ -22,8 +22,10 @@ def main() -> None:
 
 
 def _export(arguments) -> None:
-    from imagenet_jax import runtime
-    from imagenet_jax.use import export
+    outputs.check([('--output', arguments.output, ('.stablehlo',))])
+    with running.importing():
+        from imagenet_jax import runtime
+        from imagenet_jax.use import export
     runtime.keep_to_cpu()
     classifier = checkpoints.load(arguments)
     if not classifier.num_classes:

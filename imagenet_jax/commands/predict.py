@@ -34,6 +34,7 @@ from imagenet_jax.class_names import shown
 from imagenet_jax.command_line import bars, checkpoints, images, parsing
 from imagenet_jax.errors import UserError, replacing, writing
 from imagenet_jax.sources.listing import is_image
+from imagenet_jax.terminal import printable
 
 if TYPE_CHECKING:
     from imagenet_jax.use.answers import Answer
@@ -49,7 +50,8 @@ def main() -> int | None:
     checkpoints.add_arguments(parser)
     parser.add_argument('--seam-carving', action='store_true',
                         help='make the image square by seam carving, before the crop: no edges are lost')
-    parser.add_argument('--top', metavar='N', type=parsing.positive, default=5, help='classes an image')
+    parser.add_argument('--top', metavar='N', type=parsing.positive,
+                        help='classes an image, of a model of one class an image; 5 where not given')
     parser.add_argument('--json', action='store_true', help='print one line of JSON an image')
     parser.add_argument('--csv', metavar='FILE', type=parsing.path,
                         help='a row for each class of each image, and for an image without any')
@@ -72,22 +74,24 @@ def _predict(arguments) -> int:
 
     from imagenet_jax.use.answers import answers
     from imagenet_jax.use.explain import GradCAM, class_number
+    if arguments.top and classifier.task.multi_label:
+        raise UserError('--top is for models of one class an image; this one names all that are likelier than not')
     asked = [class_number(classifier, name) for name in arguments.classes]
     files, wrong = images.named(arguments.images)
     for line in wrong:
-        print(bars.printable(line), file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     explained = arguments.explain or arguments.html
     explain = GradCAM(classifier, arguments.stage, most=len(files)) if explained else None
     show = _json if arguments.json else _lines
     printed = arguments.json or not (arguments.csv or arguments.html)
     bad = 0
     with ExitStack() as outputs:
-        said = answers(classifier, files, arguments.top, explain, asked)
+        said = answers(classifier, files, arguments.top or 5, explain, asked)
         said = _written(said, arguments, classifier, explain, len(files), outputs)
         hidden = not sys.stderr.isatty() or (printed and sys.stdout.isatty())  # answers that scroll by are enough
         for answer in tqdm(said, total=len(files), unit='image', disable=hidden):
             if answer.reason:
-                tqdm.write(bars.printable(f'{answer.image}: {answer.reason}'), file=sys.stderr)
+                tqdm.write(printable(f'{answer.image}: {answer.reason}'), file=sys.stderr)
                 bad += 1
             elif printed:
                 print(show(answer))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from imagenet_jax.command_line import checkpoints, parsing
+from imagenet_jax.command_line import checkpoints, parsing, running
 from imagenet_jax.errors import UserError, beside
 from imagenet_jax.images.limits import MAX_PIXELS
 
@@ -61,7 +61,8 @@ def _add_limits(parser) -> None:
 
 def _serve(arguments) -> None:
     try:
-        from imagenet_jax.use.serve import app, server, service
+        with running.importing():
+            from imagenet_jax.use.serve import app, server, service
     except ImportError as error:
         raise UserError("serving needs FastAPI, uvicorn, python-multipart and prometheus_client: pip install "
                         f"'imagenet_jax[serve]' ({error})") from error
@@ -110,9 +111,8 @@ def _models(arguments) -> dict:
 
 def _named(paths: list[Path]) -> dict[str, Path]:
     """Each by what tells it from the others: its own name, with the folders above where they differ."""
-    whole = [Path(os.path.abspath(path)) for path in paths]
-    if len(set(whole)) < len(whole):
-        twice = next(path for path in whole if whole.count(path) > 1)
-        raise UserError(f'{twice} is given twice')
+    whole = {Path(os.path.abspath(path)): path for path in paths}  # hf:OWNER/NAME stays as it is given
+    if len(whole) < len(paths):
+        raise UserError(f'{next(path for path in paths if path not in whole.values())} is given twice')
     above = os.path.commonpath([path.parent for path in whole]) if whole else ''
-    return {path.relative_to(above).as_posix(): path for path in whole}
+    return {path.relative_to(above).as_posix(): given for path, given in whole.items()}

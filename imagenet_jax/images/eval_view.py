@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,19 @@ class EvalView:
             parts.append(images[:, start:stop].reshape(-1, number, side, side, 3).swapaxes(0, 1))
             start = stop
         return parts
+
+
+def kept_beside(kept: Mapping, changes: Mapping) -> dict:
+    """Of a section `eval`, what still holds where some of it is changed; raises UserError for changes that exclude
+    one another."""
+    sides = [name for name in ('size', 'resize', 'crop_ratio') if changes.get(name)]
+    if changes.get('scales') and sides:
+        raise UserError(f'scales {changes["scales"]} are sizes of the whole image, which {" and ".join(sides)} do not '
+                        'change: give one or the other')
+    stale = {'crop_ratio'} if changes.get('resize') else set()
+    stale |= {'scales'} if sides or changes.get('views') else set()
+    stale |= {'views'} if changes.get('scales') else set()
+    return {name: value for name, value in kept.items() if name not in stale}
 
 
 def _resized(pixels: np.ndarray, shorter: int) -> tuple[int, int]:

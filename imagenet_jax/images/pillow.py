@@ -52,7 +52,7 @@ def decode(image: bytes) -> np.ndarray:
             raise DecodeError('its end is missing: zeros stand there')
         turned = orientation.of(picture.getexif()) if picture.format == 'TIFF' else 1
         with turns.take(height * width):
-            pixels = _pixels(picture)
+            pixels = rgb(picture)
             pixels = pixels if turned == 1 else orientation.stored(pixels, turned)  # Pillow turns a TIFF by itself
         if picture.format in ('TIFF', 'BMP', 'DIB', 'PPM') and _zeros(image) >= _ZEROS:
             _check_raw(pixels[::-1] if picture.format in ('BMP', 'DIB') else pixels)
@@ -72,7 +72,7 @@ def exif(image: bytes) -> Image.Exif:
 def decode_jpeg(image: bytes) -> np.ndarray:
     """uint8 RGB of a JPEG; it is for the caller to look at its header, and for damage."""
     with opened(image) as picture:
-        return _pixels(picture)
+        return rgb(picture)
 
 
 def _size(picture: Image.Image) -> tuple[int, int]:
@@ -84,7 +84,8 @@ def _size(picture: Image.Image) -> tuple[int, int]:
     return height, width
 
 
-def _pixels(picture: Image.Image) -> np.ndarray:
+def rgb(picture: Image.Image) -> np.ndarray:
+    """uint8 (height, width, 3). Raises DecodeError where no scale of its pixels is known, and whatever Pillow does."""
     if picture.mode == 'F' or (picture.mode == 'I' and picture.format not in ('PNG', 'PPM')):
         raise _no_scale('floats' if picture.mode == 'F' else 'signed, or of 32 bits')
     if picture.mode.startswith('I'):  # 16-bit grey, which Pillow's own conversion would clip to white

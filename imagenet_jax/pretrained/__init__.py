@@ -15,6 +15,7 @@ from imagenet_jax import catalog, models, record, runtime, weight_files, weights
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.class_names import of_published
 from imagenet_jax.errors import UserError, expanded
+from imagenet_jax.images import eval_view
 from imagenet_jax.images.batch import Normalize
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.options import apply, chosen
@@ -51,7 +52,7 @@ def read(source: str | Path, *, model: Mapping[str, Any] | None = None, view: Ma
       view: of the section eval, likewise.
       normalize: likewise.
       class_names: in the order of the outputs, likewise.
-      best: see `load_variables`; of a file, which holds one set of weights, that one.
+      best: see `load_variables`; for a run's folder alone.
       ema: see `weights.from_torch`, or `load_variables`.
 
     Raises:
@@ -60,6 +61,8 @@ def read(source: str | Path, *, model: Mapping[str, Any] | None = None, view: Ma
     options, view, normalize = dict(model or {}), dict(view or {}), dict(normalize or {})
     if not str(source).startswith('hf:') and os.path.isdir(expanded(source) / 'checkpoints'):
         return _copy(expanded(source), options, view, normalize, class_names, best, bool(ema))
+    if best:
+        raise UserError(f'{source} holds one set of weights, of which there is no best: that is for a run\'s folder')
     path, origin = weight_files.find(str(source))
     found = _described(path, origin['sha256'], view)
     if found:
@@ -84,10 +87,8 @@ def import_view(name: str, kept: Mapping[str, Any], changes: Mapping[str, Any]) 
     What is not told is the model's own: its size, and as much more as ImageNet's models are shown. Where the size alone
     changes, the shorter side grows alike.
     """
-    kept = chosen(kept)
-    if 'resize' in changes:  # the ratio would hold instead
-        kept.pop('crop_ratio', None)
-    elif 'size' in changes and {'size', 'resize'} <= kept.keys():
+    kept = eval_view.kept_beside(chosen(kept), changes)
+    if 'resize' not in changes and 'size' in changes and {'size', 'resize'} <= kept.keys():
         kept['resize'] = round(changes['size'] * kept['resize'] / kept['size'])
     known = kept | dict(changes)
     size = known.get('size') or catalog.image_size(name)

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from PIL import Image
+from PIL import Image, ImageOps
 
 from imagenet_jax import step, trained, weights
-from imagenet_jax.answer import mean
 from imagenet_jax.class_names import match
 from imagenet_jax.errors import UserError, few
+from imagenet_jax.images import pillow
 from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.models.layers import DATA_AXIS, at_least_float32, global_mean
 from imagenet_jax.sources.upright import Upright
@@ -86,9 +86,9 @@ class Classifier:
         shown = self.view.unpack(images) if isinstance(self.view, _Views) else [images]
         answers = []
         for each, variables, at, order in zip(self.members, arguments, self._shown, self._orders, strict=True):
-            probabilities = each.task.probabilities(each.answer(variables, shown[at]))
-            answers.append(probabilities if order is None else probabilities[:, order])
-        return self.task.logits(mean(answers))
+            logits = at_least_float32(each.answer(variables, shown[at]))
+            answers.append(logits if order is None else logits[:, order])
+        return self.task.average(jnp.stack(answers))
 
     def preprocess(self, image: Picture) -> np.ndarray:
         """uint8 of `view.shape`, as the models are shown it. Raises DecodeError or OSError."""
@@ -130,8 +130,9 @@ class Classifier:
 
     def check_stage(self, stage: str | None) -> None:
         """Raises UserError for a stage that the model lacks, and where there are several models."""
-        if self._only and stage is not None and stage not in self.stages:
-            raise UserError(f'{type(self.model).__name__} has no stage {stage!r}; it has {", ".join(self.stages)}')
+        model = self._only.model
+        if stage is not None and stage not in self.stages:
+            raise UserError(f'{type(model).__name__} has no stage {stage!r}; it has {", ".join(self.stages)}')
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
@@ -160,7 +161,7 @@ class Classifier:
         return self._compiled(features)
 
     def _compiled(self, function: Callable) -> Callable:
-        """(arguments, a batch of any size up to one that is compiled) over all devices."""
+        """(`arguments`, a batch that divides among the devices), compiled for each size of it."""
         split = jax.shard_map(function, mesh=self._mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
         return jax.jit(split)
 
@@ -179,6 +180,8 @@ class Classifier:
     def _through(self, compiled: Callable, images: Sequence[Picture], batch_size: int,
                  view: Callable | None = None) -> Iterator[np.ndarray | str]:
         """Rows of `compiled`, batch by batch, or reasons; every batch has the same size."""
+        if isinstance(images, str | bytes | Path):
+            raise UserError(f'images must be a list of them, such as [{images!r:.40}]')
         view = view or self.view
         devices = self._mesh.size
         batch_size = -(-max(1, min(batch_size, len(images))) // devices) * devices
@@ -203,7 +206,7 @@ class Classifier:
 
     def _encoded(self, image: Picture) -> bytes | np.ndarray:
         if isinstance(image, Image.Image):
-            return np.asarray(image.convert('RGB'))
+            return pillow.rgb(ImageOps.exif_transpose(image) if self.exif else image)
         if isinstance(image, np.ndarray):
             return _refuse_no_pixels(image)
         image = image if isinstance(image, bytes) else Path(image).read_bytes()

@@ -39,12 +39,11 @@ class GradCAM:
     def __init__(self, classifier: Classifier, stage: str | None = None, most: int = _BATCH):
         """The last stage where none is given; `most` maps are wanted, as far as is known. Raises UserError where the
         model has no such stage, or no head."""
-        self._one = Classifier(classifier.members[0])
+        self._one = classifier if len(classifier.members) == 1 else Classifier(classifier.members[0])
         model, stages = type(self._one.model).__name__, self._one.stages
         if not self._one.num_classes:
             raise UserError(f'this {model} has no head (num_classes=0), and so no class to explain')
-        if stage is not None and stage not in stages:
-            raise UserError(f'{model} has no stage {stage!r}; it has {", ".join(stages)}')
+        self._one.check_stage(stage)
         self.stage = stages[-1] if stage is None else stage
         devices = jax.device_count()
         self.batch_size = -(-max(1, min(most, _BATCH)) // devices) * devices

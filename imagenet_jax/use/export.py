@@ -69,6 +69,6 @@ def describe(classifier: Classifier) -> dict:
                  'interpolation': view.interpolation, 'exif': classifier.exif},
         'normalized_inside': [dataclasses.asdict(each.normalize) for each in classifier.members],
         'models': [each.entry['model'] for each in classifier.members],
-        'classes': list(names), 'readable': list(map(readable, names)),
+        'classes': list(names), 'readable': [readable(name, classifier.class_words) for name in names],
         'platforms': list(PLATFORMS), 'calling_convention': export.maximum_supported_calling_convention_version,
         'versions': runtime.versions()}

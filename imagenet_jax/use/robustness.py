@@ -84,6 +84,8 @@ def _find(path: Path, depth: int) -> Iterator[Found]:
     if corruptions := _corruptions(path, folders):
         yield Found('imagenet-c', path, corruptions)
     elif name := _name(path, folders):
+        if name == 'imagenet-v2' and len(folders) < len(class_names.imagenet()):
+            log.warning('%s has %d numbered classes, and ImageNet-V2 has 1000', path, len(folders))
         yield Found(name, path, {'': path})
     elif depth:
         for folder in folders:
@@ -200,10 +202,11 @@ def open_set(found: Found, names: Sequence[str], num_classes: int, exif: bool) -
 
 def uncropped(view: Any) -> Any:
     """A model's view, or that of several, of images of imagenet-c, which as published are crops of 224 pixels already:
-    they are shown whole. Several sizes stay as they are."""
+    they are shown whole. Several crops or sizes stay as they are."""
     if not isinstance(view, EvalView):
         return type(view)([uncropped(each) for each in view.views])
-    return view if view.whole else dataclasses.replace(view, resize=view.size, crop_ratio=None)
+    return view if view.whole or view.views != 'center' else dataclasses.replace(
+        view, resize=view.size, crop_ratio=None)
 
 
 def measure(opened: Iterable[Opened], evaluator: Evaluator, variables: dict,

@@ -2,12 +2,15 @@
 
 import csv
 import io
+import logging
 import os
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from imagenet_jax.errors import UserError, replacing, writing
+from imagenet_jax.terminal import columns, printable
+
+log = logging.getLogger(__name__)
 
 _WIDTH = 80  # columns of a terminal
 
@@ -61,12 +64,14 @@ class ResultsFile:
             raise UserError(f'{self._path} is no file: results cannot be written there')
         try:
             text = self._path.read_bytes().decode('utf-8', 'surrogateescape')
-            whole, _, _ = text.rpartition('\n')
+            whole, _, last = text.rpartition('\n')
             head, *lines = csv.reader(io.StringIO(whole + '\n', newline='')) if whole else [[]]
         except OSError as error:
             raise UserError(f'{self._path} cannot be read: {error.strerror}') from error
         except csv.Error as error:
             raise UserError(f'{self._path} is no CSV file: {error}; give the name of a new one') from error
+        if last:
+            log.warning('%s: its last line does not end, and is left out: %s', self._path, printable(last[:60]))
         if text and head != list(self._columns):
             raise UserError(f'{self._path} has other columns than these results ({", ".join(head)[:80]!r}): give the '
                             'name of a new file')
@@ -94,26 +99,16 @@ def aligned(titles: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -
         leave no room for has a line of its own, before theirs.
     """
     kept = [at for at in range(len(titles)) if at < texts or any(line[at] for line in lines)]
-    table = [[_printable(line[at]) for at in kept] for line in (titles, *lines)]
-    widths = [max(map(_wide, column)) for column in zip(*table, strict=True)]
-    room = max(_wide(table[0][0]), _WIDTH - sum(widths[1:]) - len(widths) + 1)
-    widths[0] = max(_wide(line[0]) for line in table if _wide(line[0]) <= room)
+    table = [[printable(line[at]) for at in kept] for line in (titles, *lines)]
+    widths = [max(map(columns, column)) for column in zip(*table, strict=True)]
+    room = max(columns(table[0][0]), _WIDTH - sum(widths[1:]) - len(widths) + 1)
+    widths[0] = max(columns(line[0]) for line in table if columns(line[0]) <= room)
     shown = []
     for first, *rest in table:
-        if _wide(first) > room:
+        if columns(first) > room:
             shown.append(first)
             first = ''
         cells = zip((first, *rest), widths, strict=True)
-        pads = [(cell, ' ' * (width - _wide(cell))) for cell, width in cells]
+        pads = [(cell, ' ' * (width - columns(cell))) for cell, width in cells]
         shown.append(' '.join(cell + pad if at < texts else pad + cell for at, (cell, pad) in enumerate(pads)).rstrip())
     return '\n'.join(shown)
-
-
-def _printable(text: str) -> str:
-    """Names of files may hold what moves a terminal's cursor."""
-    return ''.join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
-def _wide(text: str) -> int:
-    """Columns that it takes."""
-    return sum(0 if unicodedata.combining(each) else 1 + (unicodedata.east_asian_width(each) in 'WF') for each in text)

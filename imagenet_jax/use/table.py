@@ -20,12 +20,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from imagenet_jax import contents
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError, beside
+from imagenet_jax.metrics.evaluation_result import Result
 from imagenet_jax.models import summary
 from imagenet_jax.report import folders, tables
 from imagenet_jax.sources import Source
-from imagenet_jax.task import Result
 from imagenet_jax.use.classifier import Classifier
 from imagenet_jax.use.rows import ResultsFile, aligned
+from imagenet_jax.weight_files import names_weights
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def find(paths: Sequence[Path]) -> dict[str, Path]:
     found, roots = {}, []
     for path in paths:
         matches = map(Path, sorted(glob.glob(str(path), recursive=True))) if _is_pattern(path) else [path]
-        runs = {each: [each] if _is_run(each) else _below(each) for each in matches}
+        runs = {each: [each] if _is_run(each) or names_weights(each) else _below(each) for each in matches}
         if not any(runs.values()):
             raise UserError(f'{path} holds no run and no import'
                             + ('' if os.path.isdir(path) else f'; {beside(path)}'))

@@ -137,3 +137,22 @@ def test_an_ensemble_is_the_mean_of_its_members_by_class_name(folder, other):
 def test_models_that_cannot_answer_together_are_refused(folder, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         imagenet_jax.load(folder, imported(tmp_path, **changes))
+
+
+def test_what_would_hold_instead_of_what_is_asked_for_is_left_out(tmp_path):
+    folder = imported(tmp_path, eval={'size': 32, 'resize': 40, 'scales': (24, 40)})
+    assert imagenet_jax.load(folder).view.crops == ((24, 1), (40, 1))
+    assert imagenet_jax.load(folder, view={'resize': 36}).view.crops == ((32, 1),)
+    assert imagenet_jax.load(folder, view={'views': 'five_crop'}).view.crops == ((32, 5),)
+    with pytest.raises(UserError, match='which size and resize do not change'):
+        imagenet_jax.load(folder, view={'scales': (8,), 'size': 8, 'resize': 8})
+
+
+def test_a_picture_of_pillows_is_read_as_its_file_is(model, tmp_path):
+    deep = Image.fromarray((np.arange(1600, dtype=np.uint16) * 30).reshape(40, 40))
+    deep.save(tmp_path / 'deep.png')
+    file, = model.predict([tmp_path / 'deep.png'])
+    with Image.open(tmp_path / 'deep.png') as opened:
+        np.testing.assert_array_equal(model.predict([opened])[0], file)
+    with pytest.raises(UserError, match='images must be a list'):
+        model.predict('deep.png')

@@ -137,7 +137,7 @@ class Service:
             return {'error': f'cannot be read: {error}', 'status': 415 if unknown else 422}
         except UserError as error:
             return {'error': str(error), 'status': 422}
-        except CancelledError:
+        except asyncio.CancelledError:
             return {'error': 'the server is ending', 'status': 503}
         except Exception as error:  # nothing that is sent may end the server
             log.exception('an image has no answer')
