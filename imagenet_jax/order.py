@@ -25,8 +25,8 @@ def order(length: int, seed: int, epoch: int) -> Callable[[int], int]:
 
 
 class _Cipher:
-    """A generalised Feistel network: the samples are cells of a grid, nearly square, whose rows and columns it shifts in
-    turn, and from a cell past the last it goes on until it is at a sample (doi:10.1007/3-540-45760-7_9).
+    """A generalised Feistel network: the samples are cells of a grid, nearly square, whose rows and columns are shifted
+    in turn, and from a cell past the last it goes on until it is at a sample (doi:10.1007/3-540-45760-7_9).
 
     `grain.experimental.index_shuffle` of grain 0.2.18 gives one of 2**16 + 1 samples twice and leaves out another, and
     so of 2**18 + 1 and 2**20 + 1; it takes two to five times as long, and 8 ms where samples are two.

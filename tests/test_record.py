@@ -115,7 +115,7 @@ def test_a_run_begun_in_another_order_is_told_what_becomes_of_its_epoch(tmp_path
     for _ in range(2):  # at the second start it has the new order
         record.check_resumable(tmp_path, now := entry | {'run': {'train_examples': 1_281_167, 'order': 'cipher'}})
         record.write(tmp_path, now)
-    assert len(caplog.messages) == 1 and 'some come twice, and others not at all' in caplog.text
+    assert len(caplog.messages) == 1 and 'some come twice and others not at all' in caplog.text
 
 
 def test_every_change_that_is_refused_is_named(tmp_path):
