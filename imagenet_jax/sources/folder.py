@@ -67,8 +67,8 @@ def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], np
     counts = np.bincount(places, minlength=len(names))
     if not counts.all():
         empty = root / names[int(counts.argmin())]
-        raise UserError(f'class folder {empty} holds no image ({", ".join(EXTENSIONS)}), and is left out of every split '
-                        f'or of none{archives(empty)}')
+        raise UserError(f'class folder {empty} holds no image ({", ".join(EXTENSIONS)}), and is left out of every '
+                        f'split or of none{archives(empty)}')
     if ignored:
         log.warning('%s: %d files that are not images by their ending are left out', root, ignored)
     if stray := [e.name for e in os.scandir(root) if is_image(e.name)]:
