@@ -35,10 +35,10 @@ test-oldest:  ## the tests on the oldest versions that pyproject.toml claims, in
 	rm oldest.txt
 	JAX_PLATFORMS=cpu .venv-oldest/bin/python -m pytest -m 'not slow'
 
-references: install  ## PyTorch and its model libraries, for the tests that compare with them
+references: install  ## PyTorch and its model libraries, and all that is optional, for the tests that need them
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --no-deps torchvision==0.28.0 timm==1.0.31 pytorchcv==0.0.74
-	$(BIN)/python -m pip install --quiet pyyaml safetensors huggingface_hub
+	$(BIN)/python -m pip install --quiet --editable '.[hub,notebooks,seam]' pyyaml
 
 board: install  ## TensorBoard on runs/
 	$(BIN)/tensorboard --logdir runs

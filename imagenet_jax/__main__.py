@@ -18,6 +18,8 @@ _COMMANDS = {
     'evaluate': 'measure a trained model on its own evaluation split or on any other data set',
     'benchmark': 'measure how fast models are, in inference and in training',
     'predict': 'name the classes of images',
+    'features': 'write what a trained model makes of images, and how well it tells classes apart',
+    'serve': 'answer images over HTTP, with a page to try trained models on',
     'models': 'list the models',
     'export': 'make one file of a trained model that JAX alone can run',
     'weights': 'import and export weights of PyTorch models',

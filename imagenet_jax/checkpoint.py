@@ -147,10 +147,13 @@ class Checkpoints:
 
     def _load(self, step: int, like: TrainState, beside: Callable) -> TrainState:
         listed = saved.listed(self._manager, step)
-        if {name: value[:2] for name, value in listed.items()} != contents.layout(like):
-            return self._load_by_name(step, like, beside, listed)
-        state = saved.restore(self._manager, step, state=ocp.args.StandardRestore(like))
-        contents.refuse_changed(state, listed)
+        if {name: value[:2] for name, value in listed.items()} == contents.layout(like):
+            state = saved.restore(self._manager, step, state=ocp.args.StandardRestore(like))
+            contents.refuse_changed(state, listed)
+        else:
+            state = self._load_by_name(step, like, beside, listed)
+        if state.step != step:  # a copy: the run would not save the steps up to it
+            raise ValueError(f'it is of step {state.step}')
         return state
 
     def _load_by_name(self, step: int, like: TrainState, beside: Callable, listed: dict) -> TrainState:

@@ -9,6 +9,7 @@ import collections
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
+from types import MappingProxyType
 
 from imagenet_jax.errors import UserError, few
 
@@ -25,14 +26,19 @@ def of_published(num_classes: int) -> tuple[str, ...]:
     return tuple(imagenet()) if num_classes == len(imagenet()) else ()
 
 
-def readable(name: str) -> str:
-    """'tench' for 'n01440764'; '' where it is no id of ImageNet's 1000."""
-    return imagenet().get(name, '').partition(',')[0]
+def readable(name: str, words: Mapping[str, str] = MappingProxyType({})) -> str:
+    """'tench' for 'n01440764'; '' where it is no id of ImageNet's 1000, nor one that `words` has."""
+    return (imagenet().get(name) or words.get(name, '')).partition(',')[0]
 
 
-def shown(name: str) -> str:
-    """'n01440764 tench' for 'n01440764'; any other name as it is."""
-    return f'{name} {readable(name)}' if readable(name) else name
+def shown(name: str, words: Mapping[str, str] = MappingProxyType({})) -> str:
+    """'n01440764 tench' for 'n01440764'; any name that is not `readable` as it is."""
+    return f'{name} {readable(name, words)}' if readable(name, words) else name
+
+
+def titled(one: Mapping[str, str]) -> str:
+    """'n01440764 tench' for {'class': 'n01440764', 'name': 'tench'}; the class alone where it has no name."""
+    return ' '.join(filter(None, (one['class'], one.get('name'))))
 
 
 def are_numbers(names: Collection[str]) -> bool:
@@ -40,12 +46,13 @@ def are_numbers(names: Collection[str]) -> bool:
     return bool(names) and all(name.isascii() and name.isdigit() for name in names)
 
 
-def match(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...]:
+def match(theirs: Sequence[str], ours: Sequence[str], whose: str = 'the model') -> tuple[int, ...]:
     """Of each of their classes its number in `ours`, by name or, where all their names are numbers, by these.
 
     Args:
       theirs: names of a data set's classes; all of ours or some, in any order.
       ours: those of a model's outputs.
+      whose: what has these, for messages.
 
     Raises:
       UserError: some of theirs are none of ours; or several share a name, where the order differs. Shows both sides.
@@ -56,14 +63,14 @@ def match(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...]:
         place = {name: number for number, name in enumerate(known)}
         if all(name in place for name in asked):
             if len(place) < len(known) or len(set(asked)) < len(asked):
-                raise UserError('several classes share a name, and the data has its classes in another order than the '
-                                'model: there is no telling which is which')
+                raise UserError('several classes share a name, and the data has its classes in another order than '
+                                f'{whose}: there is no telling which is which')
             return tuple(place[name] for name in asked)
     known = {*ours, *_as_imagenet(ours)}
     strangers = [name for name, wnid in zip(theirs, _as_imagenet(theirs), strict=True) if not {name, wnid} & known]
     strangers = strangers or list(theirs)
-    raise UserError(f'{len(strangers)} of {len(theirs)} classes of the data are none of the {len(ours)} that the model '
-                    f'knows, the first: {first(strangers)}; the model has {first(ours)}')
+    raise UserError(f'{len(strangers)} of {len(theirs)} classes of the data are none of the {len(ours)} that {whose} '
+                    f'knows, the first: {first(strangers)}; {whose} has {first(ours)}')
 
 
 def _namings(theirs, ours):

@@ -72,7 +72,8 @@ def load(*, teacher: str, temperature: float = 4.0, weight: float = 0.9, student
     """Reads the section; to be called by `options.apply`.
 
     Args:
-      teacher: the folder of a run (its best checkpoint, or where none was evaluated the newest) or of an import.
+      teacher: the folder of a run (its best checkpoint, or where none was evaluated the newest) or of an import, or
+        weights that say what they are, as `trained.load` takes them.
       temperature, weight: see `Teacher`. The paper tells of 1 to 20, and of little weight on the labels; the defaults
         are those of most comparisons since, such as arXiv 1910.10699.
       student, task, normalize: of the run. The teacher computes in the student's dtype, since it takes most of the

@@ -96,6 +96,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
+    except BrokenPipeError:  # of what is printed meanwhile: nobody reads on
+        raise
     except OSError as error:
         raise UserError(f'cannot write {path}: {error}') from error
 

@@ -233,9 +233,10 @@ class Experiment:
         """What the run ran on, for config.json; multiply-adds are of one image as it is evaluated."""
         parameters, multiply_adds = summary.total(summary.layers(self.model, self._evaluate.view.size))
         teacher, many = self.train_step.teacher, len(self.train) > TABLE and not self.train.draws
+        words = {'class_words': dict(self.train.class_words)} if self.train.class_words else {}
         return {**runtime.describe(), 'dtype': self.model.dtype.name, 'train_examples': len(self.train),
                 'eval_examples': len(self.test), 'parameters': parameters, 'multiply_adds': multiply_adds,
-                'class_names': list(self.train.class_names), **({'order': 'cipher'} if many else {}),
+                'class_names': list(self.train.class_names), **words, **({'order': 'cipher'} if many else {}),
                 **({'teacher_crc32': teacher.checksum} if teacher else {})}
 
 

@@ -28,11 +28,13 @@ def reader(folder: Path) -> closing:
 
 def manager(folder: Path, **options) -> ocp.CheckpointManager:
     """Orbax's, of a run's checkpoints. Raises UserError where it takes offence at what lies there."""
+    # Not with all steps' _CHECKPOINT_METADATA, of which nothing is needed and a damaged one would stop it.
+    options = ocp.CheckpointManagerOptions(lightweight_initialize=True, **options)
     try:
-        return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(**options), item_names=ITEMS)
+        with quiet():  # to read only is no reason to warn
+            return ocp.CheckpointManager(folder, options=options, item_names=ITEMS)
     except Exception as error:
-        raise UserError(f'cannot open {folder}: {what_failed(error)}; where a file _CHECKPOINT_METADATA in one of its '
-                        'folders is damaged, remove that file, which is not needed') from error
+        raise UserError(f'cannot open {folder}: {what_failed(error)}') from error
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from imagenet_jax.images.decode import decode, image_size
 from imagenet_jax.models.layers import DATA_AXIS
 from imagenet_jax.preview import Pair
 from imagenet_jax.run_options import Length, Options, length
+from imagenet_jax.sources.upright import as_stored
 
 
 def pairs(options: Options, split: str, first: int, count: int) -> list[Pair]:
@@ -31,7 +32,7 @@ def pairs(options: Options, split: str, first: int, count: int) -> list[Pair]:
       UserError: there is no such batch, none to look at, or what a run refuses.
     """
     source, batches, skipped, run = _batches(options, split, first)
-    names = list(map(class_names.shown, inspection.classes(source)))
+    names = [class_names.shown(name, source.class_words) for name in inspection.classes(source)]
     with contextlib.closing(batches):
         see = _through_device(options, split, run)
         seen = map(see, itertools.count(first), itertools.islice(batches, skipped, None))
@@ -86,8 +87,7 @@ def _pair(source: sources.Source, names: list[str], batch: dict, row: int) -> Pa
     title, key = inspection.class_of(source, index, names), source.key(index)
     if bad == index:
         return Pair(seen, seen, title, f'unreadable: {key}')
-    image = source.image(index)
-    image = bytes(image) if isinstance(image, bytes) else image  # as stored, with data.exif too
+    image = as_stored(source.image(index))
     stored, (height, width) = decode(image), image_size(image)
     note = f'{width} x {height}, {key}'
     return Pair(stored, seen, title, note if bad < 0 else f'{note} for unreadable {source.key(bad)}')

@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from imagenet_jax import catalog, models, record, runtime, weights
+from imagenet_jax import models, pretrained, record, runtime, weight_files, weights
 from imagenet_jax.answer import Answer
 from imagenet_jax.checkpoint import load_variables
 from imagenet_jax.class_names import are_numbers, first, match
@@ -32,6 +32,7 @@ class Trained:
       normalize: uint8 batch -> what the model takes, on the device.
       task: what it was trained for.
       class_names: in the order of the model's outputs; () where unknown.
+      class_words: of names that are ids, and none of ImageNet's 1000, what they mean: for `class_names.shown`.
       exif: whether images are turned as their EXIF says.
       entry: config.json.
     """
@@ -41,6 +42,7 @@ class Trained:
     normalize: Normalize
     task: Task
     class_names: tuple[str, ...]
+    class_words: Mapping[str, str]
     exif: bool
     entry: Mapping
 
@@ -50,52 +52,54 @@ class Trained:
         return Answer(model=self.model, normalize=self.normalize, view=self.view, task=self.task)
 
 
-def load(folder: str | Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
-         exif: bool | None = None, view: Mapping | None = None, normalize: Mapping | None = None) -> Trained:
-    """The model of a run's folder, or of one that weights were imported to.
+def load(source: str | Path, *, best: bool = False, ema: bool = False, dtype: str | None = None,
+         exif: bool | None = None, view: Mapping | None = None, normalize: Mapping | None = None,
+         model: str | Mapping | None = None) -> Trained:
+    """The model of a run's folder, of one that weights were imported to, or of weights as they are published.
 
     Args:
-      folder, best, ema: see `load_variables`.
+      source: the folder, or whatever `weight_files.find` takes: a file, a folder with one, hf:OWNER/NAME. Those are
+        read by `pretrained.read`, with what their files say of them.
+      best, ema: see `load_variables`.
       dtype: of the computation, where not the run's.
       exif: where not the run's config.data.exif.
       view: changes of the run's or the import's config.eval.
       normalize: changes of the run's or the import's config.normalize.
+      model: name of the model, or its options and `name`, of weights that do not say it.
 
     Raises:
       UserError: no such folder, it is damaged, or options that cannot be.
     """
-    folder = expanded(folder)
-    options, variables = load_variables(folder, best=best, ema=ema)
-    entry = record.read(folder)
+    if weight_files.names_weights(source):
+        section = {'name': model} if isinstance(model, str) else model
+        found = pretrained.read(source, model=section, view=view, normalize=normalize, best=best, ema=ema or None)
+        entry, variables = record.upgrade(found.entry), found.variables
+        options = entry['model']
+    elif model is not None:
+        raise UserError(f'{source} is no file of weights, which alone need a model=')
+    else:
+        source = expanded(source)
+        options, variables = load_variables(source, best=best, ema=ema)
+        entry = record.read(source)
     if 'dtype' in entry['model']:  # a run's, where it may be unset; an import is of float32
         options = {'dtype': entry.get('run', {}).get('dtype') or runtime.default_dtype()} | options
-    model = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
-    weights.refuse_misfit(model, variables)
+    made = apply(models.create, options | ({'dtype': dtype} if dtype else {}), 'model')
+    weights.refuse_misfit(made, variables)
     return Trained(
-        model, variables, apply(EvalView, _view(entry, view or {}), 'eval'),
+        made, variables, apply(EvalView, _view(entry, view or {}), 'eval'),
         apply(Normalize, entry.get('normalize', {}) | dict(normalize or {}), 'normalize'),
         create(TASKS, entry['loss'], 'loss'),
-        tuple(entry.get('run', {}).get('class_names', ())),
-        bool(entry.get('data', {}).get('exif')) if exif is None else exif, entry)
-
-
-def import_view(name: str, **changes) -> dict[str, Any]:
-    """The section `eval` of weights that come without one: the model's own size, and as much more as ImageNet's models
-    are shown; `changes` are what is known better.
-    """
-    size = changes.get('size') or catalog.image_size(name)
-    return {'size': size, 'resize': catalog.eval_resize(name, size), **changes}
+        tuple(entry.get('run', {}).get('class_names', ())), entry.get('run', {}).get('class_words', {}),
+        bool(entry.get('data', entry).get('exif')) if exif is None else exif, entry)
 
 
 def _view(entry: Mapping, changes: Mapping) -> dict[str, Any]:
     kept = entry.get('eval', {})
+    if 'data' not in entry:
+        return pretrained.import_view(entry['model']['name'], kept, changes)
     if 'resize' in changes:  # the ratio would hold instead
         kept = {name: value for name, value in kept.items() if name != 'crop_ratio'}
-    if 'data' in entry:
-        return kept | dict(changes)
-    if 'size' in changes and 'resize' not in changes:  # both grow alike: an import's crop is a part of the image
-        kept = {name: value for name, value in kept.items() if name != 'resize'}
-    return import_view(entry['model']['name'], **kept | dict(changes))
+    return kept | dict(changes)
 
 
 def renumber(source: Source, class_names: Sequence[str], num_classes: int, by_number: bool = False) -> Source:

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = ('.safetensors', '.pth', '.pt', '.th', '.bin', '.tar')
 _HUB_FILES = ('model.safetensors', '*.safetensors', 'pytorch_model.bin')
+# Of other JAX code: Flax's own form, and what lies in a folder of Orbax's.
+_FLAX = ('*.msgpack', '_CHECKPOINT_METADATA', '_METADATA', 'manifest.ocdbt')
 
 
 def find(source: str) -> tuple[Path, dict[str, str]]:
@@ -44,6 +46,16 @@ def find(source: str) -> tuple[Path, dict[str, str]]:
     return path, origin
 
 
+def names_weights(source: str | Path) -> bool:
+    """Whether `source` is a file of weights, a folder with one or of another code's checkpoint, or on a hub; not one
+    of a run or an import."""
+    path = Path(source) if str(source).startswith('hf:') else expanded(source)
+    if str(source).startswith('hf:') or path.suffix in SUFFIXES or os.path.isfile(path):
+        return True
+    return os.path.isdir(path) and not os.path.isdir(path / 'checkpoints') and any(
+        any(path.glob(pattern)) for pattern in (*_HUB_FILES, *_FLAX))
+
+
 def _in_folder(folder: Path) -> Path:
     for pattern in _HUB_FILES:
         paths = sorted(folder.glob(pattern))
@@ -51,7 +63,15 @@ def _in_folder(folder: Path) -> Path:
             raise UserError(f'{folder} holds several: {", ".join(p.name for p in paths)}; name one')
         if paths:
             return paths[0]
-    raise UserError(f'{folder} holds none of {", ".join(_HUB_FILES)}')
+    for pattern in _FLAX:
+        if paths := sorted(folder.glob(pattern)):
+            raise _of_other_flax(paths[0])
+    raise UserError(f'{folder} holds none of {", ".join(_HUB_FILES)}, and is no folder of a run')
+
+
+def _of_other_flax(path: Path) -> UserError:
+    return UserError(f'{path} is a checkpoint of other JAX code, which names its arrays as it likes: save them under '
+                     "the names that timm or torchvision has for the model, as .safetensors, or give a run's folder")
 
 
 def _from_hub(source: str) -> tuple[Path, str]:
@@ -66,7 +86,8 @@ def _from_hub(source: str) -> tuple[Path, str]:
     name, revision, file = parsed.groups()
     try:
         for pattern in [file] if file else _HUB_FILES:
-            folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=[pattern]))
+            folder = Path(huggingface_hub.snapshot_download(
+                name, revision=revision, allow_patterns=[pattern, 'config.json']))  # which says what they are
             if any(folder.glob(pattern)):
                 break
     except Exception as error:  # no network, no such repository, no permission, ...: each of another type
@@ -142,6 +163,8 @@ def _torch(path):
 
 
 def _suffix(path: Path) -> str:
+    if path.suffix == '.msgpack':
+        raise _of_other_flax(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f'{path}: weights files end in {", ".join(SUFFIXES)}')
     return path.suffix

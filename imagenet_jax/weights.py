@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from imagenet_jax import catalog, models, state_dicts
+from imagenet_jax import catalog, foreign_names, models, state_dicts
 from imagenet_jax.errors import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -113,9 +113,16 @@ def to_torch(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.nda
 
 def classes_of(model: nn.Module, state_dict: Mapping[str, Any]) -> int:
     """How many classes the head of a state_dict of such a model has; 0 where it has no head."""
-    found = state_dicts.choose(state_dict, _arrays(model))[0].arrays
+    expected = _arrays(model)
+    found = foreign_names.renamed(state_dicts.choose(state_dict, expected)[0].arrays, expected)
     sizes = {_shape(found[name])[0] for name in _head(model) if _shape(found.get(name, 0))}
     return min(sizes, default=0)
+
+
+def likeness(state_dict: Mapping[str, Any]) -> str:
+    """Which registered model a state_dict is of as its arrays look, for a message."""
+    found = state_dicts.choose(state_dict, {''})[0].arrays
+    return _likeness({name: _shape(value) for name, value in found.items() if not name.endswith(f'.{_COUNTER}')})
 
 
 def without_head(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, dict]:
@@ -203,7 +210,7 @@ def _chosen(state_dict, expected, ema: bool | None) -> dict[str, Any]:
         log.info('taken off the names of the weights: %s', ', '.join(found.prefixes))
     if found.left_out:
         log.info('left out, since the model is whole without: %s', ', '.join(found.left_out))
-    return found.arrays
+    return foreign_names.renamed(found.arrays, expected)
 
 
 def _differing_head(model: nn.Module, found: Mapping[str, tuple]) -> str:

@@ -14,6 +14,9 @@ IDS = tuple(class_names.imagenet())
 def test_a_thousand_in_the_order_of_published_outputs():
     assert len(IDS) == 1000 and list(IDS) == sorted(IDS) and all(re.fullmatch('n[0-9]{8}', name) for name in IDS)
     assert class_names.shown('n01440764') == 'n01440764 tench' and class_names.shown('ant') == 'ant'
+    words = {'n90000001': 'gazelle', 'n01440764': 'fish', 'n00001740': 'entity, thing', 'ant': ''}
+    assert [class_names.shown(name, words) for name in (*words, 'n1')] == [
+        'n90000001 gazelle', 'n01440764 tench', 'n00001740 entity', 'ant', 'n1']
 
 
 def test_other_libraries_mean_the_same_classes():

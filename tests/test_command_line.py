@@ -105,6 +105,18 @@ def test_an_unknown_command_suggests_the_nearest(name, message, monkeypatch):
         __main__.main()
 
 
+@pytest.mark.parametrize(('command', 'arguments', 'message'), [
+    ('convert', ['--quality', '0'], "argument --quality: '0' must be a whole number in 1..100; python -m imagenet_jax "
+                                    'convert --help says more'), ('report', [], 'arguments are required: DIR'),
+    ('weights', ['import', '--num-classes', 'x'], 'must be a whole number in 1..1000000')])
+def test_arguments_are_refused_in_one_line(command, arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['prog', *arguments])
+    with pytest.raises(SystemExit) as caught:
+        running.run(command)
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith('error: ') and message in said and said.count('\n') == 1
+
+
 @pytest.mark.parametrize('arguments', [[], ['-h'], ['--help']])
 def test_commands_are_listed(arguments, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['imagenet_jax', *arguments])

@@ -31,6 +31,16 @@ def started(monkeypatch, capsys):
     return start
 
 
+@pytest.mark.parametrize(('flag', 'said'), [
+    ('--config.epochs=many', '--config.epochs=many must be a number'), ('--config.seed=1e9', 'must be a whole number'),
+    ('--config.seed=' + '9' * 5000, f'--config.seed={"9" * 40} must be a whole number'),
+    ('--config.dry_run=-1', '--config.dry_run=-1 must be true or false')])
+def test_a_value_of_another_kind_is_refused_in_one_line(flag, said):
+    with pytest.raises(UserError) as caught:
+        recipes.make('configs/digits.py', [flag])
+    assert said in str(caught.value) and '\n' not in str(caught.value)
+
+
 @pytest.mark.parametrize(('name', 'options'), [
     ('lr', ['optimizer.learning_rate']), ('optimizer.lr', ['optimizer.learning_rate']),
     ('wd', ['optimizer.weight_decay']),

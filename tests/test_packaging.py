@@ -41,6 +41,8 @@ CALLS = [
     (['predict', '--checkpoint', 'runs/x', 'image.png'], 'image.png\n  0.'),
     (['export', '--checkpoint', 'runs/x', '--output', 'x.stablehlo'], 'x.stablehlo'),
     (['benchmark', 'resnet8_cifar', '--batch-size', '2', '--seconds', '0.1'], 'resnet8_cifar'),
+    (['features', '--checkpoint', 'runs/x', '--output', 'x.npz'], 'x.npz'),
+    (['serve', '--help'], 'POST /predict'),
     (['models', 'resnet50', 'vgg16'], '25.56 M'),
     (['models', 'resnet8_cifar'], 'conv1'),
     (['weights', 'export', '--checkpoint', 'runs/x', '--output', 'x.safetensors'], 'are in x.safetensors'),

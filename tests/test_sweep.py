@@ -97,7 +97,7 @@ def test_each_run_has_its_folder_and_command(here, monkeypatch, capsys):
     (('--config', 'plain.py:all'), 'plain.py lists nothing that it takes after a colon'),
     (('--config', 'plain.py:x'), 'plain.py takes no argument; give it without :x'),
     (('--config', 'mine.py', '--config.epoch=3'), "unknown option 'config.epoch'; did you mean config.epochs"),
-    (('--config', 'mine.py', '--config.epochs=many'), "mine.py:wide: flag --config.epochs=many: could not convert"),
+    (('--config', 'mine.py', '--config.epochs=many'), "mine.py:wide: --config.epochs=many must be a number"),
     (('--config', 'mine.py', '--config.seed=1'), '--config.seed=1: the seeds of a sweep are given as --seeds'),
     (('--config', 'mine.py', '--config.epochs', '3'), 'not an argument of sweep: --config.epochs; options of runs are'),
     (('--config', 'mine.py', '--config', 'other/mine.py'), 'would both go to runs/mine/base/seed0'),

@@ -1,7 +1,7 @@
 """--checkpoint and what changes its use, for every command that uses a trained model."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagenet_jax.command_line import parsing, running
 from imagenet_jax.images.eval_view import FILTERS, VIEWS
@@ -13,11 +13,18 @@ if TYPE_CHECKING:
 _VIEW = 'size', 'resize', 'crop_ratio', 'interpolation', 'views', 'scales', 'flip'
 
 
-def add_arguments(parser: argparse.ArgumentParser, alone: bool = True) -> None:
-    """Adds them; `alone` says that the command has arguments without a name, which no list may swallow."""
+def add_arguments(parser: argparse.ArgumentParser, alone: bool = True, required: bool = True) -> None:
+    """Adds them; `alone` says that the command has arguments without a name, which no list may swallow, `required`
+    whether --checkpoint is."""
     several = {'action': 'append'} if alone else {'action': 'extend', 'nargs': '+'}
-    parser.add_argument('--checkpoint', required=True, metavar='DIR', type=parsing.path, **several,
-                        help='the folder of a run or an import; may be given again: the mean of their answers')
+    parser.add_argument('--checkpoint', required=required, metavar='DIR', type=parsing.path, **several,
+                        help='the folder of a run or an import, or weights that say what they are, as `weights '
+                             'import` takes them: hf:timm/NAME; may be given again: the mean of their answers')
+    add_use(parser)
+
+
+def add_use(parser: argparse.ArgumentParser) -> None:
+    """Adds what says how a trained model is used."""
     parser.add_argument('--best', action='store_true',
                         help='the checkpoint best in evaluation, instead of the newest')
     parser.add_argument('--ema', action='store_true', help='the averaged weights')
@@ -57,9 +64,14 @@ def load(arguments: argparse.Namespace) -> 'classifier.Classifier':
         from imagenet_jax import runtime
         from imagenet_jax.use import classifier
     runtime.configure_jax(deterministic=False, compilation_cache=True)
+    return classifier.load(*arguments.checkpoint, **use(arguments))
+
+
+def use(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What they say of it, for `classifier.load`."""
     changes, normalize = view(arguments)
-    return classifier.load(*arguments.checkpoint, best=arguments.best, ema=arguments.ema, dtype=arguments.dtype,
-                           exif=arguments.exif, view=changes, normalize=normalize)
+    return {'best': arguments.best, 'ema': arguments.ema, 'dtype': arguments.dtype, 'exif': arguments.exif,
+            'view': changes, 'normalize': normalize}
 
 
 def _colour(text: str) -> tuple[float, ...]:

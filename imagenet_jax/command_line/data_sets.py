@@ -1,10 +1,15 @@
 """--format, --path and --option, for every command on a data set; --split is each command's own."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from imagenet_jax import sources
 from imagenet_jax.command_line import parsing
+from imagenet_jax.errors import UserError
 from imagenet_jax.options import key_value
+
+if TYPE_CHECKING:  # help does not wait for JAX
+    from imagenet_jax.use.classifier import Classifier
 
 
 def parser(name: str, usage: str, required: bool = True) -> argparse.ArgumentParser:
@@ -23,3 +28,21 @@ def parser(name: str, usage: str, required: bool = True) -> argparse.ArgumentPar
 def open_split(arguments: argparse.Namespace, split: str) -> sources.Source:
     """Opens one split of what the command line names. Raises UserError."""
     return sources.create(arguments.format, arguments.path, split, **dict(map(key_value, arguments.option)))
+
+
+def section(arguments: argparse.Namespace, classifier: 'Classifier') -> dict:
+    """The section `data` of the model's run, changed as the command line says, or all of it from there. Raises
+    UserError."""
+    given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
+    if arguments.workers:  # threads, whatever the run had
+        given['processes'] = 0
+    given |= {'exif': classifier.exif} | dict(map(key_value, arguments.option))
+    if arguments.format is None:
+        entry = classifier.members[0].entry
+        if 'data' not in entry:
+            raise UserError(f'{arguments.checkpoint[0]} is an import, which has no data of its own: give --format, '
+                            '--path and --split')
+        return entry['data'] | given
+    if arguments.split is None:
+        raise UserError('which split? --format needs --split too')
+    return {'format': arguments.format} | given

@@ -10,9 +10,16 @@ from imagenet_jax.errors import UserError, expanded
 SHAPE = {'formatter_class': argparse.RawDescriptionHelpFormatter, 'allow_abbrev': False}
 
 
-def parser(name: str, usage: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line, as everything else is refused; subparsers do likewise."""
+
+    def error(self, message):
+        self.exit(2, f'error: {message}; {self.prog} --help says more\n')
+
+
+def parser(name: str, usage: str) -> Parser:
     """A command's parser, still without arguments; `usage` is shown as it is written."""
-    return argparse.ArgumentParser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
+    return Parser(prog=f'python -m imagenet_jax {name}', description=usage, **SHAPE)
 
 
 def path(text: str) -> Path:

@@ -18,6 +18,9 @@ from imagenet_jax.command_line import option_names, recipe_files, running
 from imagenet_jax.errors import UserError, first_line
 
 _WIDTH = 79  # of help, which terminals of 80 columns show whole
+# What absl says of a value -> what is meant.
+_KINDS = {'invalid literal for int': 'a whole number', 'integer string conversion': 'a whole number',
+          'could not convert string to float': 'a number', 'Non-boolean argument': 'true or false'}
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'the recipe', lock_config=True)
 
 
@@ -52,16 +55,16 @@ def name() -> str:
 
 
 def _parse(usage: str, rewrite: Callable, argv: list[str]) -> list[str]:
-    """Flags. Raises UserError, or leaves with 1 as absl does."""
+    """Flags. Raises UserError."""
     try:
         argv = _with_path(rewrite(argv))
         recipe, taken = _recipe(argv)
         if any(arg in ('-h', '-help', '--help') for arg in argv):
             _help(usage, recipe, taken)
         _refuse_unknown_flags(argv[1:], recipe)
-        return _parse_flags(argv, app.parse_flags_with_usage, _CONFIG)
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+        return _parse_flags(argv, flags.FLAGS, _CONFIG)
+    except (TypeError, ValueError, flags.Error) as error:
+        raise UserError(_refusal(error)) from error
 
 
 def _with_path(argv: list[str]) -> list[str]:
@@ -109,8 +112,15 @@ def make(recipe: str, options: Sequence[str]) -> ConfigDict:
         _recipe(argv)
         _parse_flags(argv, values, holder)
     except (TypeError, ValueError, flags.Error) as error:
-        raise UserError(f'{recipe}: {error}') from error
+        raise UserError(f'{recipe}: {_refusal(error)}') from error
     return holder.value
+
+
+def _refusal(error: Exception) -> str:
+    """What absl says of a flag, in one line; of a value of another kind what it has to be."""
+    flag = re.match(r'flag (--[\w.]+)=(.*?): ', str(error), re.DOTALL)
+    kind = next((kind for words, kind in _KINDS.items() if words in str(error)), '')
+    return f'{flag[1]}={flag[2][:40]} must be {kind}' if flag and kind else first_line(error)
 
 
 def arguments(path: str) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ def log_to_stderr(clock: bool = False) -> None:
 @contextlib.contextmanager
 def _ending_promptly() -> Iterator[None]:
     """While entered, Ctrl-C ends the process within 2 s, whatever holds it: XLA while it compiles, threads that decode.
+    So does SIGTERM, of a command that has a handler for it.
 
     The byte comes from the signal's handler in C, for which no Python has to run in the main thread.
     """
@@ -130,11 +131,11 @@ def _ending_promptly() -> Iterator[None]:
 
     def end():
         while byte := reader.recv(1):
-            if signal.SIGINT in byte:
+            if byte[0] in (signal.SIGINT, signal.SIGTERM):
                 time.sleep(_GRACE_S)
                 with contextlib.suppress(Exception):
                     sys.stdout.flush()
-                os._exit(130)  # worker processes end with it
+                os._exit(128 + byte[0])  # worker processes end with it
     threading.Thread(target=end, daemon=True, name='Ctrl-C').start()
     try:
         yield

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 from imagenet_jax import sources
 from imagenet_jax.command_line import checkpoints, data_sets, evaluation_files, measures, parsing
 from imagenet_jax.errors import UserError
-from imagenet_jax.options import apply, key_value
+from imagenet_jax.options import apply
 
 if TYPE_CHECKING:
     from imagenet_jax.data import Data
@@ -102,7 +102,7 @@ def _prepare(arguments) -> 'Prepared':
     classifier = checkpoints.load(arguments)
     from imagenet_jax import data as data_section
     from imagenet_jax.use.table import Prepared
-    data = apply(data_section.read, _section(arguments, classifier), 'data')
+    data = apply(data_section.read, data_sets.section(arguments, classifier), 'data')
     split = data.eval_split if arguments.split is None else arguments.split
     own = arguments.format is None and not arguments.path  # labels that the run was trained on
     return Prepared(classifier, data, split, _open(data, split, classifier, arguments.by_number or own))
@@ -166,23 +166,6 @@ def _evaluate_robustness(arguments) -> None:
     if arguments.json:
         print(json.dumps({'checkpoint': ' '.join(map(str, arguments.checkpoint)),
                           'robustness': list(map(finite, told))}, indent=2))
-
-
-def _section(arguments, classifier: 'Classifier') -> dict:
-    """The section `data` of the run, changed as the command line says, or all of it from there."""
-    given = {name: value for name, value in (('path', arguments.path), ('threads', arguments.workers)) if value}
-    if arguments.workers:  # threads, whatever the run had
-        given['processes'] = 0
-    given |= {'exif': classifier.exif} | dict(map(key_value, arguments.option))
-    if arguments.format is None:
-        entry = classifier.members[0].entry
-        if 'data' not in entry:
-            raise UserError(f'{arguments.checkpoint[0]} is an import, which has no data of its own: give --format, '
-                            '--path and --split')
-        return entry['data'] | given
-    if arguments.split is None:
-        raise UserError('which split? --format needs --split too')
-    return {'format': arguments.format} | given
 
 
 def _open(data: 'Data', split: str, classifier: 'Classifier', by_number: bool) -> sources.Source:

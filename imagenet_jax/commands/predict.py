@@ -1,80 +1,190 @@
-"""Names the classes of images.
+"""Names the classes of images, and shows what the answer rests on.
 
     python -m imagenet_jax predict --checkpoint runs/resnet50 cat.jpg dog.png
     python -m imagenet_jax predict --checkpoint runs/resnet50 --best --top 1 --json photos > photos.jsonl
+    python -m imagenet_jax predict --checkpoint runs/resnet50 --html photos.html 'photos/**/*.jpg'
+    find photos -name '*.png' -print0 | python -m imagenet_jax predict --checkpoint runs/resnet50 --csv photos.csv -
 
-An argument is an image, or a folder: every image at any depth in it. Prints the likeliest classes, or of a model for
-images of several classes all those that are likelier than not; beside a WordNet id of ImageNet's the readable name.
-With --json one line of JSON an image.
+An argument is an image; a folder: every image at any depth in it; a pattern that the shell left alone, ** any number of
+folders; or -, a list on standard input, one path a line or between NULs. What is given twice is answered twice.
 
-Leaves with 1 where an image cannot be read or a folder has none; it is named, and the others are answered all the same.
+Prints the likeliest classes, or of a model for images of several classes all those that are likelier than not; beside a
+WordNet id of ImageNet's the readable name. With --json one line of JSON an image. With --csv or --html the answers are
+in that file, which is written whole or not at all, and printed only where --json is given too.
+
+--explain and --html show by Grad-CAM (arXiv 1610.02391) which part of the centre crop speaks for a class, for the first
+model where there are several: for each image's likeliest class, or each that is likelier than not, or those of --class.
+
+Leaves with 1 where an image cannot be read or an argument names none; it is told, and the others are answered all the
+same.
 """
 
+import csv
+import dataclasses
 import json
-import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-import numpy as np
-from tqdm import tqdm
-
-from imagenet_jax.class_names import readable, shown
-from imagenet_jax.command_line import checkpoints, parsing
-from imagenet_jax.errors import UserError
-from imagenet_jax.sources.listing import EXTENSIONS, is_image, is_litter
+from imagenet_jax.class_names import shown
+from imagenet_jax.command_line import bars, checkpoints, images, parsing
+from imagenet_jax.errors import UserError, replacing, writing
+from imagenet_jax.sources.listing import is_image
 
 if TYPE_CHECKING:
+    from imagenet_jax.use.answers import Answer
     from imagenet_jax.use.classifier import Classifier
+    from imagenet_jax.use.explain import GradCAM
+
+_COLUMNS = 'image', 'rank', 'index', 'class', 'name', 'probability', 'error'
 
 
 def main() -> int | None:
     """The whole command."""
     parser = parsing.parser('predict', __doc__)
     checkpoints.add_arguments(parser)
+    parser.add_argument('--seam-carving', action='store_true',
+                        help='make the image square by seam carving, before the crop: no edges are lost')
     parser.add_argument('--top', metavar='N', type=parsing.positive, default=5, help='classes an image')
-    parser.add_argument('--json', action='store_true', help='one line of JSON an image')
-    parser.add_argument('images', metavar='IMAGE', nargs='+', type=parsing.path, help='a file, or a folder of them')
+    parser.add_argument('--json', action='store_true', help='print one line of JSON an image')
+    parser.add_argument('--csv', metavar='FILE', type=parsing.path,
+                        help='a row for each class of each image, and for an image without any')
+    parser.add_argument('--html', metavar='FILE', type=parsing.path,
+                        help='a page that needs nothing else: pictures, classes, Grad-CAM')
+    parser.add_argument('--explain', metavar='DIR', type=parsing.path,
+                        help='a PNG of each image with Grad-CAM over it, as NAME.CLASS.png')
+    parser.add_argument('--stage', metavar='S', help="whose map Grad-CAM is of: the model's last where not given")
+    parser.add_argument('--class', dest='classes', metavar='C', action='append', default=[],
+                        help='that Grad-CAM explains, a name or a number; may be given again')
+    parser.add_argument('images', metavar='IMAGE', nargs='+', type=parsing.path,
+                        help='a file, a folder of them, a pattern, or - for a list on standard input')
     return _predict(parser.parse_args())
 
 
 def _predict(arguments) -> int:
+    _refuse(arguments)
+    classifier = _classifier(arguments)  # imports JAX, for which help does not wait
+    from tqdm import tqdm
+
+    from imagenet_jax.use.answers import answers
+    from imagenet_jax.use.explain import GradCAM, class_number
+    asked = [class_number(classifier, name) for name in arguments.classes]
+    files, wrong = images.named(arguments.images)
+    for line in wrong:
+        print(bars.printable(line), file=sys.stderr)
+    explained = arguments.explain or arguments.html
+    explain = GradCAM(classifier, arguments.stage, most=len(files)) if explained else None
+    show = _json if arguments.json else _lines
+    printed = arguments.json or not (arguments.csv or arguments.html)
+    bad = 0
+    with ExitStack() as outputs:
+        said = answers(classifier, files, arguments.top, explain, asked)
+        said = _written(said, arguments, classifier, explain, len(files), outputs)
+        hidden = not sys.stderr.isatty() or (printed and sys.stdout.isatty())  # answers that scroll by are enough
+        for answer in tqdm(said, total=len(files), unit='image', disable=hidden):
+            if answer.reason:
+                tqdm.write(bars.printable(f'{answer.image}: {answer.reason}'), file=sys.stderr)
+                bad += 1
+            elif printed:
+                print(show(answer))
+    if bad:
+        print(f'{bad:,} of {len(files):,} images have no answer', file=sys.stderr)
+    return int(bool(bad or wrong))
+
+
+def _refuse(arguments) -> None:
+    """Raises UserError for what could only fail after the work is done."""
+    if (arguments.stage or arguments.classes) and not (arguments.explain or arguments.html):
+        raise UserError('--stage and --class say what Grad-CAM explains: give --explain DIR or --html FILE with them')
+    for option, file in ('--csv', arguments.csv), ('--html', arguments.html):
+        if file and is_image(file.name):
+            raise UserError(f'{option} {file} would write over an image: {option} is followed by the file to write')
+        if file and file.is_dir():
+            raise UserError(f'{option} {file} is a folder: name the file to write')
+    if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
+        raise UserError(f'--explain {arguments.explain} is a file: name the folder to write overlays to')
+    if arguments.csv and arguments.csv == arguments.html:
+        raise UserError(f'--csv and --html are both {arguments.csv}: name two files')
+
+
+def _classifier(arguments) -> 'Classifier':
     classifier = checkpoints.load(arguments)
     if not classifier.num_classes:
         raise UserError(f'{arguments.checkpoint[0]} holds a model without a head (num_classes=0), which names no class')
-    files, code = [], 0
-    for image in arguments.images:
-        found = _files(image)
-        files += found
-        if not found:
-            print(f'{image}: holds no image ({", ".join(EXTENSIONS)})', file=sys.stderr)
-            code = 1
-    answers = zip(files, classifier.answers(files), strict=True)
-    hidden = not sys.stderr.isatty() or sys.stdout.isatty()  # answers that scroll by are progress enough
-    for file, found in tqdm(answers, total=len(files), unit='image', disable=hidden):
-        if isinstance(found, str):
-            print(f'{file}: {found}', file=sys.stderr)
-            code = 1
-            continue
-        classes = _classes(classifier, found, arguments.top)
-        if arguments.json:
-            print(json.dumps({'image': str(file), 'classes': classes}))
-        else:
-            lines = [f'  {one["probability"]:.4f}  {shown(one["class"])}' for one in classes]
-            print('\n'.join([str(file), *(lines or ['  no class to name'])]))
-    return code
+    if not arguments.seam_carving:
+        return classifier
+    from imagenet_jax.images.seam import SeamCarved
+    from imagenet_jax.use.classifier import Classifier
+    return Classifier(*(dataclasses.replace(each, view=SeamCarved(**dataclasses.asdict(each.view)))
+                        for each in classifier.members))
 
 
-def _files(image: Path) -> list[Path]:
-    if not os.path.isdir(image):  # of any length
-        return [image]
-    return sorted(file for file in image.rglob('*') if is_image(file.name) and file.is_file()
-                  and not any(map(is_litter, file.relative_to(image).parts)))
+def _written(said: 'Iterator[Answer]', arguments, classifier: 'Classifier', explain: 'GradCAM | None', count: int,
+             outputs: ExitStack) -> 'Iterator[Answer]':
+    """The answers, which are written on their way to where the arguments say; `outputs` closes the files."""
+    from imagenet_jax.use import gallery
+    from imagenet_jax.use.answers import class_name
+    name = partial(class_name, classifier)
+    if arguments.explain:
+        with writing(arguments.explain / 'any'):
+            said = _drawn(said, arguments.explain, name)
+    if arguments.csv:
+        said = _rows(said, _opened(arguments.csv, outputs, newline=''))
+    if arguments.html:
+        model = ', '.join(map(str, arguments.checkpoint))
+        said = gallery.write(said, count, f'{model}; Grad-CAM of {explain.stage}',
+                             lambda number: shown(name(number), classifier.class_words),
+                             _opened(arguments.html, outputs))
+    return said
 
 
-def _classes(classifier: 'Classifier', probabilities: np.ndarray, top: int) -> list[dict]:
-    """The classes to show, likeliest first; those without a name have their number."""
-    names = classifier.class_names
-    answers = [{'class': names[i] if i < len(names) else str(i), 'index': int(i),
-                'probability': round(float(probabilities[i]), 6)} for i in classifier.task.likely(probabilities, top)]
-    return [one | ({'name': readable(one['class'])} if readable(one['class']) else {}) for one in answers]
+def _opened(file: Path, outputs: ExitStack, **options) -> TextIO:
+    partial = outputs.enter_context(replacing(file))
+    # Names of files need not be text.
+    return outputs.enter_context(partial.open('w', encoding='utf-8', errors='backslashreplace', **options))
+
+
+def _drawn(said: 'Iterator[Answer]', folder: Path, name) -> 'Iterator[Answer]':
+    """Writes the overlays, and adds their files to the answers."""
+    from PIL import Image
+
+    from imagenet_jax.use.explain import overlay
+    used = set()
+    for answer in said:
+        files = []
+        for number, heat in answer.explained:
+            # Short enough for any file system, and free of what means something in a path.
+            plain = re.sub(r'[^\w.-]+', '_', f'{answer.image.stem[:40]}.{name(number)[:20]}')
+            file, copies = folder / f'{plain}.png', 1
+            while file in used:
+                copies += 1
+                file = folder / f'{plain}-{copies}.png'
+            used.add(file)
+            with replacing(file) as partial:
+                Image.fromarray(overlay(answer.picture, heat)).save(partial, 'PNG')
+            files.append(file)
+        yield answer._replace(overlays=files)
+
+
+def _rows(said: 'Iterator[Answer]', out: TextIO) -> 'Iterator[Answer]':
+    table = csv.DictWriter(out, _COLUMNS)
+    table.writeheader()
+    for answer in said:
+        table.writerows({'image': answer.image, 'rank': rank, **one} for rank, one in enumerate(answer.classes, 1))
+        if not answer.classes:
+            table.writerow({'image': answer.image, 'error': answer.reason})
+        yield answer
+
+
+def _json(answer: 'Answer') -> str:
+    drawn = [{'index': number, 'file': str(file)}
+             for (number, _), file in zip(answer.explained, answer.overlays, strict=False)]
+    return json.dumps({'image': str(answer.image), 'classes': answer.classes} | ({'overlays': drawn} if drawn else {}))
+
+
+def _lines(answer: 'Answer') -> str:
+    return '\n'.join(bars.lines(str(answer.image), answer.classes))

@@ -194,9 +194,10 @@ def _finish(plan: Plan, record: dict) -> dict:
         np.savez(file, labels=labels, keys=keys)
     entry = {'file': index.name, 'bytes': partial_index.stat().st_size, 'sha256': array_record.sha256(partial_index)}
     move(partial_index, index)
+    words = {'class_words': dict(plan.source.class_words)} if plan.source.class_words else {}
     manifest = {
         'version': array_record.VERSION, 'conversion': _number(record), 'examples': len(labels),
-        'class_names': list(plan.source.class_names), 'made_of': record, 'path': plan.origin.get('path', ''),
+        'class_names': list(plan.source.class_names), **words, 'made_of': record, 'path': plan.origin.get('path', ''),
         'index': entry,
         'shards': [{'file': plan.shard(n).name, 'examples': len(report['keys']), 'bytes': report['bytes'],
                     'sha256': report['sha256']} for n, report in enumerate(reports)],

@@ -22,6 +22,7 @@ from imagenet_jax.images import orientation
 from imagenet_jax.images.decode import decode, image_size, stored_orientation
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.sources import Source, array_record
+from imagenet_jax.sources.upright import as_stored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Encoding:
         """Encoded bytes, or uint8 pixels. Raises DecodeError."""
         if self.raw:
             return EvalView(self.raw, self.raw)(image)
-        image = bytes(image) if isinstance(image, bytes) else image  # as stored: whoever reads it may turn it
+        image = as_stored(image)  # whoever reads it may turn it
         pixels = decode(image)
         height, width = image_size(image)
         limits = (self.resize_shorter, min(height, width)), (self.max_side, max(height, width))

@@ -7,7 +7,7 @@ from PIL import UnidentifiedImageError
 
 from imagenet_jax.images import jpeg, jpeg_header, orientation, pillow
 from imagenet_jax.images.limits import MAX_WHOLE, DecodeError, turns
-from imagenet_jax.sources.upright import Upright
+from imagenet_jax.sources.upright import Upright, as_stored
 
 _TIFF = b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'
 
@@ -53,7 +53,7 @@ def decode_box(image: bytes | np.ndarray, width: int, box: tuple[int, int, int, 
       box: (top, left, bottom, right) within it, at full size; a JPEG's crop has 1/shrink of that.
     """
     if (turned := _orientation(image)) != 1:
-        image = bytes(image)
+        image = as_stored(image)
         height, stored_width = image_size(image)
         box = orientation.stored_box(box, *orientation.size(height, stored_width, turned), turned)
         return orientation.upright(decode_box(image, stored_width, box, shrink), turned)

@@ -100,7 +100,7 @@ class EvalView:
     @property
     def one(self) -> 'EvalView':
         """The centre crop alone, for pictures."""
-        return EvalView(self.size, max(self.shorter, self.size), self.interpolation)
+        return type(self)(self.size, max(self.shorter, self.size), self.interpolation)
 
     def __call__(self, image: bytes | np.ndarray) -> np.ndarray:
         """An encoded image, or its pixels -> uint8 of `shape`."""

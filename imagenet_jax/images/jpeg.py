@@ -91,7 +91,6 @@ def _decode_other(image: bytes, header: Header) -> np.ndarray:
     """By Pillow, which passes over missing data in silence, and so decodes twice: see `Header.data`."""
     start, (data, strayed) = header.without_notes(image), header.data(image)
     pixels = pillow.decode_jpeg(start + data)
-    # The arithmetic code leaves out zeros at its end: there it is no damage to find too little.
-    if not header.arithmetic and not np.array_equal(pixels, pillow.decode_jpeg(start + strayed)):
+    if not np.array_equal(pixels, pillow.decode_jpeg(start + strayed)):
         raise DecodeError('Corrupt JPEG data: premature end of data segment')
     return pixels

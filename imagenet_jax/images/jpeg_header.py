@@ -39,14 +39,12 @@ class Header:
       plain: whether TurboJPEG decodes it, and so the compiled reader: 8 bits, Huffman's code, grey or three colours of
         usual sampling. What is not plain is left to Pillow, always.
       streamed: decoded row by row: sequential, and the first scan holds all colours.
-      arithmetic: coded so, and not by Huffman's code.
       segments: in order, the first scan's header last.
     """
     height: int
     width: int
     plain: bool
     streamed: bool
-    arithmetic: bool
     segments: tuple[Segment, ...]
 
     @property
@@ -90,7 +88,8 @@ def read(image: bytes) -> Header:
     """Reads it as libjpeg does, which passes over stray bytes and filling before a marker.
 
     Raises:
-      DecodeError: it is cut short or damaged, or claims more pixels, or scans of them, than are decoded.
+      DecodeError: it is cut short or damaged, arithmetically coded, or claims more pixels, or scans of them, than are
+        decoded.
     """
     segments = tuple(_segments(image, 2))
     frames = [segment for segment in segments if segment.marker in _FRAMES]
@@ -98,6 +97,9 @@ def read(image: bytes) -> Header:
     if len(frames) != 1 or scan.marker != _SCAN or scan.at == scan.end:
         raise _damaged(image)
     (marker, _, at, end), = frames
+    if marker in _ARITHMETIC:  # which leaves out zeros at its end, any number below a flat part of the image
+        raise DecodeError('it is a JPEG in the arithmetic code, of which nobody can tell whether it is whole: make it '
+                          'one in the usual code, as by jpegtran')
     count = image[at + 5] if end - at > 5 else 0
     if not count or end - at != 6 + 3 * count:
         raise _damaged(image)
@@ -110,7 +112,7 @@ def read(image: bytes) -> Header:
     if not streamed and (scans := image.count(b'\xff\xda', scan.start)) * height * width > MAX_SCANNED:
         raise DecodeError(f'has {scans} scans of {width} x {height} pixels, more than the limit of {MAX_SCANNED} in '
                           'all: save it as a sequential JPEG')
-    return Header(height, width, plain, streamed, marker in _ARITHMETIC, segments)
+    return Header(height, width, plain, streamed, segments)
 
 
 def _segments(image: bytes, at: int) -> Iterator[Segment]:

@@ -93,6 +93,7 @@ class MetricWriter:
         """For TensorBoard: the config as a table of text, and as hyperparameters of a trial that has the folder's name
         and the best score for its result."""
         if self._board:
+            flat = {k: v for k, v in flat.items() if not k.startswith('run.class_words')}  # one a class
             table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
             self._board.write_texts(self._next, {'config': table, 'message': str(flat['message'])})
             self._write_trial({k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()
@@ -117,8 +118,8 @@ class MetricWriter:
 
 def _kept_rows(path: Path, resume_step: int) -> list[dict]:
     """The rows up to a step, one a step, the last with the mark of resuming; what is damaged is kept beside."""
-    found = read_rows(path)
-    if path.exists() and len(found) < len(path.read_bytes().splitlines()):
+    found, damaged = _rows(path)
+    if damaged:
         aside = path.with_suffix('.damaged.jsonl')
         with writing(aside):
             shutil.copyfile(path, aside)
@@ -136,6 +137,11 @@ def read_rows(path: Path) -> list[dict]:
     Raises:
       UserError: it cannot be read.
     """
+    return _rows(path)[0]
+
+
+def _rows(path: Path) -> tuple[list[dict], int]:
+    """The rows, and how many lines are none."""
     try:
         lines = path.read_bytes().splitlines() if path.exists() else []
     except OSError as error:
@@ -144,7 +150,7 @@ def read_rows(path: Path) -> list[dict]:
     if torn := [number for number, row in enumerate(rows, 1) if row is None]:
         log.warning('%s: %d of %d rows are damaged and left out, the first in line %d', path, len(torn), len(lines),
                     torn[0])
-    return [row for row in rows if row is not None]
+    return [row for row in rows if row is not None], len(torn)
 
 
 def _row(line: bytes) -> dict | None:

@@ -47,7 +47,7 @@ class ArrayRecord(Source):
     def __init__(self, path: str, split: str):
         self._root = Path(path).expanduser()
         manifest = read_manifest(self._root, split)
-        self.class_names = tuple(manifest['class_names'])
+        self.class_names, self.class_words = tuple(manifest['class_names']), manifest.get('class_words', {})
         self._conversion = manifest['conversion']
         self._shards = [(shard['file'], shard['examples']) for shard in manifest['shards']]
         for shard in manifest['shards']:

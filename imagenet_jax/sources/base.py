@@ -5,8 +5,9 @@ import copy
 import os
 import stat
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,12 +22,14 @@ class Source(abc.ABC):
       labels: int32 (N,), one an image, read when the source is opened; multi-label: float32 (N, classes) of 0 and 1,
         NaN where neither counts.
       class_names: one a class, in label order; empty where the layout has none.
+      class_words: of names that are ids, and none of ImageNet's 1000, what the data says they mean.
       on_disk: False where no path has to be given.
       refers: True where the layout only names images, which may lie beside it in another layout.
       draws: True where training batches are drawn on the devices, by `draw(key, shape)`, and not read.
     """
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
+    class_words: Mapping[str, str] = MappingProxyType({})
     on_disk = True
     refers = False
     draws = False

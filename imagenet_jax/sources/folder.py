@@ -16,7 +16,7 @@ from typing import NoReturn
 import numpy as np
 
 from imagenet_jax.errors import UserError, few
-from imagenet_jax.sources import class_images, unsorted
+from imagenet_jax.sources import class_images, unsorted, word_list
 from imagenet_jax.sources.base import Files
 from imagenet_jax.sources.label_file import ALIASES
 from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, numbered
@@ -44,6 +44,7 @@ class Folder(Files):
         flat = unsorted.images(root)
         self.class_names, files, labels = (
             unsorted.read(root, split, flat, num_classes) if flat else _by_folder(root, num_classes))
+        self.class_words = word_list.read(root, self.class_names)
         super().__init__(root, files, np.array(labels, np.int32))
 
     @classmethod

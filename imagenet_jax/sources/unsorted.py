@@ -5,7 +5,7 @@
 
 A table says their classes: see label_file.py. The classes are numbered by the class folders of a split beside it, such
 as root/train; else by the names in the training images' own table, or in wnids.txt or LOC_synset_mapping.txt; else by
-those in the table, sorted, as numbers where they all are.
+those in the table. Such names are numbered as class folders are, but for numbers that are no labels: these go by size.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imagenet_jax.class_names import are_numbers
 from imagenet_jax.errors import UserError, few
-from imagenet_jax.sources import label_file
+from imagenet_jax.sources import label_file, word_list
 from imagenet_jax.sources.listing import class_folders, is_image, numbered
 
 _INSIDE = 'images'
@@ -58,7 +58,7 @@ def read(root: Path, split: str, files: Sequence[str], num_classes: int | None =
     """
     root = Path(os.path.abspath(root))
     table, classes = _classes(root, files)
-    names, origin = (split and _names(root, num_classes)) or (_sorted(set(classes)), table)
+    names, origin = (split and _names(root, num_classes)) or (_sorted(root, set(classes), num_classes), table)
     number = {name: label for label, name in enumerate(names)}
     strangers = [at for at, name in enumerate(classes) if name not in number]
     if strangers:
@@ -90,13 +90,14 @@ def _names(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], Path] 
         if not (files := images(beside)) and (folders := class_folders(beside)):
             return numbered(beside, folders, num_classes)[0], beside
         if files and split in label_file.ALIASES[0] and label_file.find(beside):
-            return _sorted(set(_classes(beside, files)[1])), beside
-    for file in (root.parent / 'wnids.txt', *(up / 'LOC_synset_mapping.txt' for up in root.parents[:5])):
+            return _sorted(beside, set(_classes(beside, files)[1]), num_classes), beside
+    for file in (root.parent / 'wnids.txt', *(up / word_list.MAPPING for up in root.parents[:5])):
         if file.is_file():
-            return _sorted({line.split()[0] for line in label_file.lines(file)}), file
+            return _sorted(file, {line.split()[0] for line in label_file.lines(file)}, num_classes), file
     return None
 
 
-def _sorted(names: set[str]) -> tuple[str, ...]:
+def _sorted(where: Path, names: set[str], num_classes: int | None) -> tuple[str, ...]:
     numbers = are_numbers(names)
-    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
+    names = sorted(names, key=lambda name: (int(name) if numbers else 0, name))
+    return numbered(where, names, num_classes)[0]

@@ -36,6 +36,7 @@ class Classifier:
     Attributes:
       members: the models.
       class_names: in the order of the answers, which is the first one's; () where unknown.
+      class_words: readable names of those that are WordNet ids outside ImageNet's 1000, by id.
       num_classes: of the answers.
       view: encoded image, or pixels -> uint8 of its `shape`, what `answer` takes; `one` of it makes a picture.
       exif: whether images are turned as their EXIF says.
@@ -45,6 +46,7 @@ class Classifier:
         """Raises UserError where they cannot answer together."""
         first = members[0]
         self.members, self.class_names, self.exif = members, first.class_names, first.exif
+        self.class_words = {word: text for each in members for word, text in each.class_words.items()}
         self.num_classes: int = first.model.num_classes
         self._orders = [_order(first, other) for other in members]
         views = list(dict.fromkeys(each.view for each in members))
@@ -104,6 +106,16 @@ class Classifier:
         """For each image its classes' probabilities, float32 (K,), or the reason why there are none."""
         return self._through(self._probabilities, images, batch_size)
 
+    @property
+    def devices(self) -> int:
+        """That a batch is divided among."""
+        return self._mesh.size
+
+    def batch(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 (N, K), of uint8 (N, *view.shape), N dividing among the devices; compiled for each N
+        that comes."""
+        return np.asarray(self._probabilities(self._on_devices, images))
+
     def features(self, images: Sequence[Picture], stage: str | None = None,
                  batch_size: int = BATCH_SIZE) -> np.ndarray:
         """What the head sees, or a stage's map averaged over its pixels: float32 (N, C). Raises UserError."""
@@ -113,9 +125,13 @@ class Classifier:
                       batch_size: int = BATCH_SIZE) -> Iterator[np.ndarray | str]:
         """For each image its features, float32 (C,), or the reason why there are none; of one view alone, the centre
         crop. Raises UserError for a stage that the model lacks."""
-        if stage is not None and stage not in self.stages:
+        self.check_stage(stage)
+        return self._through(self.feature_program(stage), images, batch_size, self.view.one)
+
+    def check_stage(self, stage: str | None) -> None:
+        """Raises UserError for a stage that the model lacks, and where there are several models."""
+        if self._only and stage is not None and stage not in self.stages:
             raise UserError(f'{type(self.model).__name__} has no stage {stage!r}; it has {", ".join(self.stages)}')
-        return self._through(self._features(stage), images, batch_size, self.view.one)
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
@@ -131,7 +147,8 @@ class Classifier:
     def _probabilities(self) -> Callable:
         return self._compiled(lambda arguments, images: self.task.probabilities(self.answer(arguments, images)))
 
-    def _features(self, stage: str | None) -> Callable:
+    def feature_program(self, stage: str | None) -> Callable:
+        """(`arguments`, uint8 (N, *view.one.shape)) -> float32 (N, C), over all devices, compiled for each N."""
         only = self._only
         bare = only.model.clone(num_classes=0)
 
@@ -146,6 +163,10 @@ class Classifier:
         """(arguments, a batch of any size up to one that is compiled) over all devices."""
         split = jax.shard_map(function, mesh=self._mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
         return jax.jit(split)
+
+    def on_devices(self, function: Callable) -> Callable:
+        """`function(arguments, batch)` -> a function of the batch alone, compiled over all devices, which share it."""
+        return functools.partial(self._compiled(function), self._on_devices)
 
     @functools.cached_property
     def _mesh(self) -> jax.sharding.Mesh:
@@ -218,12 +239,14 @@ class _Views:
 
 def load(source: str | Path, *others: str | Path, best: bool = False, ema: bool = False, dtype: str | None = None,
          exif: bool | None = None, view: Mapping[str, Any] | None = None,
-         normalize: Mapping[str, Any] | None = None) -> Classifier:
-    """The model of a run's folder, or of one that weights were imported to; an ensemble where `others` are given.
+         normalize: Mapping[str, Any] | None = None, model: str | Mapping[str, Any] | None = None) -> Classifier:
+    """The model of a run's folder, of an import's, or of a file of weights or hf:OWNER/NAME; an ensemble where `others`
+    are given.
 
     The arguments are those of `trained.load`, for each. Raises UserError.
     """
-    return Classifier(*(trained.load(each, best=best, ema=ema, dtype=dtype, exif=exif, view=view, normalize=normalize)
+    return Classifier(*(trained.load(each, best=best, ema=ema, dtype=dtype, exif=exif, view=view, normalize=normalize,
+                                     model=model)
                         for each in (source, *others)))
 
 

@@ -7,7 +7,7 @@ import pytest
 from fixtures_images import encode, scene
 from PIL import Image
 
-from imagenet_jax.images.decode import DecodeError, decode
+from imagenet_jax.images.decode import DecodeError, decode, image_size
 from imagenet_jax.images.eval_view import EvalView
 
 FORMATS = ('PNG', 'GIF', 'WEBP', 'JPEG2000', 'TIFF', 'BMP', 'PPM', 'JPEG')
@@ -97,3 +97,13 @@ def test_palettes_with_alpha_and_one_bit():
     bits = Image.fromarray(scene(6, 7)).convert('1')
     for format in ('PNG', 'TIFF', 'PPM', 'BMP'):
         np.testing.assert_array_equal(decode(encode(bits, format)), np.asarray(bits.convert('RGB')))
+
+
+@pytest.mark.parametrize('marker', [0xc9, 0xca, 0xcb])
+def test_the_arithmetic_code_is_refused_by_name(marker):
+    """A part of it that is missing would be taken for zeros that it left out."""
+    data = encode(scene(24, 24))
+    at = data.index(b'\xff\xc0') + 1
+    for read in (decode, image_size, EvalView(8, 8)):
+        with pytest.raises(DecodeError, match='a JPEG in the arithmetic code'):
+            read(data[:at] + bytes([marker]) + data[at + 1:])

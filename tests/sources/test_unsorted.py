@@ -107,6 +107,33 @@ def test_both_splits_by_tables_number_the_training_classes(tmp_path):
     assert create('folder', tmp_path, 'val').class_names == create('folder', tmp_path).class_names == ('1', '2', '10')
 
 
+@pytest.mark.parametrize('num_classes,names,labels', [
+    (6, tuple('012345'), [0, 2, 5]), (None, ('0', '2', '5'), [0, 1, 2]), (3, ('0', '2', '5'), [0, 1, 2])])
+def test_numbers_are_labels_in_a_table_as_they_are_as_folders(tmp_path, num_classes, names, labels):
+    image_folder(tmp_path / 'folders', {f'train/{name}/{name}.jpg': b'' for name in '025'})
+    image_folder(tmp_path / 'tables', {f'train/{name}.jpg': b'' for name in '025'} | {
+        'val/2.jpg': b'', 'train.csv': b'0,0\n2,2\n5,5\n', 'val.csv': b'2,2\n'})
+    for kind in ('folders', 'tables'):
+        source = create('folder', tmp_path / kind, num_classes=num_classes)
+        assert (source.class_names, source.labels.tolist()) == (names, labels), kind
+    assert create('folder', tmp_path / 'tables', 'val', num_classes).class_names == names
+
+
+@pytest.mark.parametrize('file', ['words.txt', 'LOC_synset_mapping.txt'])
+def test_ids_that_are_none_of_the_thousand_have_the_words_of_their_data(tmp_path, file, caplog):
+    ids = ('n01440764', 'n90000001', 'n99999999')
+    image_folder(tmp_path, {f'train/{name}/a.jpg': b'' for name in ids} | {'val/a.jpg': b'', 'val.csv': b'a,n90000001'})
+    text = 'n00001740 entity\nn01440764 fish\nn90000001 gazelle,swift\n\nn99999999\n'
+    (tmp_path / file).write_text(text.replace(' ', '\t') if file == 'words.txt' else text)
+    for split, options in (('train', {}), ('val', {}), ('train', {'exif': True}),
+                           ('held', {'holdout': 0.5, 'eval_split': 'held'})):
+        if 'holdout' in options:
+            (tmp_path / 'val').rename(tmp_path / 'other')
+        assert create('folder', tmp_path, split, **options).class_words == {'n90000001': 'gazelle,swift'}
+    (tmp_path / file).write_bytes(b'\xff')
+    assert not create('folder', tmp_path).class_words and f'{file} cannot be read as text' in caplog.text
+
+
 def test_a_list_beside_images_is_suggested(tmp_path):
     image_folder(tmp_path, {**TRAIN, 'val/a.jpg': b'', 'val.txt': b'a.jpg 1\n'})
     refused('set config.data.format=list', path=tmp_path, split='val')
