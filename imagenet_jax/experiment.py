@@ -20,6 +20,7 @@ from imagenet_jax.images.policies import POLICIES
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead, Optimizer
 from imagenet_jax.options import apply, checked, chosen, create
+from imagenet_jax.order import TABLE
 from imagenet_jax.run_options import Cadences, Every, Length, Options, length
 from imagenet_jax.schedules import SCHEDULES, Schedule
 from imagenet_jax.state import TrainState
@@ -231,11 +232,11 @@ class Experiment:
     def record(self) -> dict:
         """What the run ran on, for config.json; multiply-adds are of one image as it is evaluated."""
         parameters, multiply_adds = summary.total(summary.layers(self.model, self._evaluate.view.size))
-        teacher = self.train_step.teacher
+        teacher, many = self.train_step.teacher, len(self.train) > TABLE and not self.train.draws
         words = {'class_words': dict(self.train.class_words)} if self.train.class_words else {}
         return {**runtime.describe(), 'dtype': self.model.dtype.name, 'train_examples': len(self.train),
                 'eval_examples': len(self.test), 'parameters': parameters, 'multiply_adds': multiply_adds,
-                'class_names': list(self.train.class_names), **words,
+                'class_names': list(self.train.class_names), **words, **({'order': 'cipher'} if many else {}),
                 **({'teacher_crc32': teacher.checksum} if teacher else {})}
 
 

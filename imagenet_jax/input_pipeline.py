@@ -9,16 +9,15 @@ order, its last batch padded.
 
 A batch of this process, of b images:
   image: uint8 (b, size, size, 3), in training of several views (b, views, size, size, 3)
-  index: int32 (b,), the sample's place in the source
+  index: int64 (b,), the sample's place in the source
   label: int32 (b,); multi-label float32 (b, K), NaN where a class is not counted
-  bad: int32 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the
+  bad: int64 (b,), in training the index of an unreadable sample that `index` stands in for, in evaluation the
     unreadable sample itself (its pixels are zero); -1 where the sample was readable
   mask: bool (b,), evaluation only: False marks padding
 """
 
 import collections
 import dataclasses
-import functools
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator
@@ -36,6 +35,7 @@ from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.decode import DecodeError, decode
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.models.layers import DATA_AXIS
+from imagenet_jax.order import order
 from imagenet_jax.sources import Source
 from imagenet_jax.workers import Workers, load
 
@@ -51,7 +51,7 @@ class _TrainSamples:
     An image that is repeated takes places in a row, and the epoch ends before the last images of its order.
 
     `grain.MapDataset.range(n).shuffle().repeat().random_map(...)` would do, but for what it costs: half as much again
-    as reading and cropping stored pixels. Its shuffle takes 5 us an image of many and 40 of few, its layers the rest.
+    as reading and cropping stored pixels.
     """
 
     def __init__(self, source: Source, transform: TrainView, seed: int, first: int, every: int):
@@ -62,7 +62,7 @@ class _TrainSamples:
         place = self._first + self._every * place
         epoch, at = divmod(place, len(self._source))
         rng = self._rngs.acquire_rng(place)
-        sample = self._sample(int(_order(len(self._source), self._seed, epoch)[at // self._transform.repeats]), rng)
+        sample = self._sample(order(len(self._source), self._seed, epoch)(at // self._transform.repeats), rng)
         self._rngs.release_rng(rng)
         return sample
 
@@ -78,11 +78,6 @@ class _TrainSamples:
                 index = int(rng.integers(len(self._source)))
         raise UserError(f'{_REPLACEMENTS} samples in a row cannot be read, the first {self._source.key(bad)}: '
                         f'{why_unreadable(self._source, bad)}')
-
-
-@functools.lru_cache(2)  # a batch may hold the end of one epoch and the start of the next
-def _order(length: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(length).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +99,7 @@ class _EvalSample(grain.transforms.Map):
 
 
 def _sample(image, label, index, bad) -> dict:
-    return {'image': image, 'label': label, 'index': np.int32(index), 'bad': np.int32(bad)}
+    return {'image': image, 'label': label, 'index': np.int64(index), 'bad': np.int64(bad)}
 
 
 def train_batches(source: Source, transform: TrainView, batch_size: int, seed: int, start_step: int = 0,
@@ -172,11 +167,11 @@ def _local(batch_size: int) -> int:
 def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh,
                left_out: Collection[str] = ('index',)) -> Iterator[tuple[dict, dict]]:
     """Pairs (host batch, batch on the devices without what is left out), the next copy under way while the caller uses
-    this one."""
+    this one. On the devices integers are int32, and `bad` is 0 for every unreadable sample."""
     sharding = NamedSharding(mesh, P(DATA_AXIS))
 
     def put(batch):
-        on_device = {name: value for name, value in batch.items() if name not in left_out}
+        on_device = {name: _narrow(name, value) for name, value in batch.items() if name not in left_out}
         return batch, jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), on_device)
 
     try:
@@ -188,6 +183,17 @@ def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh,
         yield from ahead
     finally:
         batches.close()
+
+
+def _narrow(name: str, value: np.ndarray) -> np.ndarray:
+    """As int32 what is int64, which JAX would cut off in silence. Raises UserError where that would change it."""
+    if value.dtype != np.int64:
+        return value
+    value = np.minimum(value, 0) if name == 'bad' else value  # the devices ask only whether
+    if value.max() > np.iinfo(np.int32).max:
+        raise UserError(f'{name} {value.max()} is past those that can be told of one by one, 2**31: evaluate a part of '
+                        'the split, or in training set config.misclassified=0')
+    return value.astype(np.int32)
 
 
 def drawn_batches(source: Source, shape: tuple[int, ...], seed: int, mesh: jax.sharding.Mesh, start_step: int = 0,
@@ -260,10 +266,10 @@ class BadSamples:
         """
         if jax.process_count() == 1 or not most:
             return
-        mine = np.full(1 << (most - 1).bit_length(), -1, np.int32)  # of few lengths: each is a program of its own
+        mine = np.full(1 << (most - 1).bit_length(), -1, np.int64)  # of few lengths: each is a program of its own
         news = sorted(self._seen.keys() - self._shared)
         mine[:len(news)] = news
-        found = np.unique(multihost_utils.process_allgather(mine))
+        found = np.unique(multihost_utils.process_allgather(mine.view(np.int32)).view(np.int64))  # JAX has no int64
         self._shared |= set(found[found >= 0].tolist())
         self._seen = dict.fromkeys(sorted(self._seen.keys() | self._shared))  # in every process the same are named
         self.check_total(len(self))

@@ -226,6 +226,9 @@ def check_resumable(workdir: Path, record: dict) -> None:
                                    'use another --workdir, or the earlier values']))
     for name, (old, new) in changes.items():
         log.info('resuming with config.%s=%r, which was %r', name, new, old)
+    if 'run.order' in changes:
+        log.warning('an earlier version shuffled so many images otherwise: of the epoch that was begun some come twice '
+                    'and others not at all; each epoch after it has all of them once')
     devices = before.get('run.devices'), now.get('run.devices')
     if devices[0] != devices[1] and now.get('model.norm') == 'batch':
         log.info("resuming on %s devices, which were %s: each takes BatchNorm's statistics of its share of a batch, "

@@ -3,12 +3,13 @@
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -18,8 +19,37 @@ log = logging.getLogger(__name__)
 
 # Seconds that a process may be stopped, and after which slow work is told of.
 _STOPPED_S, SLOW_S = 15, 30
+# Bytes from which on an array is not copied to each process.
+_LARGE = 1 << 20
 # What a terminal or a scheduler sends to all processes of a run.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Given:
+    """What many processes are given: pickled once, and its large arrays, such as the labels and names of all images, in
+    one memory for all of them, where none may write.
+
+    The memory has no name, so that it is given back however the processes end.
+    """
+
+    def __init__(self, value):
+        self.memory = []
+        self.pickle = pickle.dumps(value, 5, buffer_callback=self._is_small)
+
+    def _is_small(self, array: pickle.PickleBuffer) -> bool:
+        """Whether it stays in the pickle; else it is in the memory now."""
+        data = array.raw()
+        if data.nbytes < _LARGE:
+            return True
+        memory = multiprocessing.get_context('spawn').RawArray('B', data.nbytes)
+        memoryview(memory).cast('B')[:] = data
+        self.memory.append(memory)
+        return False
+
+
+def _received(pickled: bytes, memory: Sequence):
+    """What was given."""
+    return pickle.loads(pickled, buffers=[memoryview(array).toreadonly() for array in memory])
 
 
 class Process:
@@ -33,13 +63,13 @@ class Process:
       pipe: readable when there is an answer, for multiprocessing.connection.wait.
     """
 
-    def __init__(self, advice: str, start: Callable, given, *shared):
-        """`start(given, *shared)`, called in the process, gives what makes an answer of a question. `given` may be
-        large; `shared` is small, or shared memory. `advice` is for want of memory."""
+    def __init__(self, advice: str, start: Callable, given: Given, *shared):
+        """`start(value, *shared)`, called in the process with the value that is given, gives what makes an answer of a
+        question. `shared` is small, or shared memory. `advice` is for want of memory."""
         context = multiprocessing.get_context('spawn')
         self._advice, self._stopped_since = advice, None
         self.pipe, pipe = context.Pipe()
-        self._process = context.Process(target=_serve, args=(pipe, start, shared), daemon=True)
+        self._process = context.Process(target=_serve, args=(pipe, start, given.memory, shared), daemon=True)
         resource_tracker.ensure_running()  # which the first process would do, and unblock the signals with it
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -48,7 +78,7 @@ class Process:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         pipe.close()  # the worker's end is in the worker alone now: when one is gone, the other's next word fails
         try:  # as an argument, what is large would be written to a pipe that stays open where the worker has ended
-            self.ask(given)
+            self.ask(given.pickle)
         except BaseException:
             self.kill()
             raise
@@ -109,7 +139,7 @@ def _state(pid: int) -> str:
         return ''
 
 
-def _serve(pipe, start: Callable, shared: tuple) -> None:
+def _serve(pipe, start: Callable, memory: Sequence, shared: tuple) -> None:
     """A worker's life."""
     def end_with_parent():
         multiprocessing.parent_process().join()
@@ -119,7 +149,7 @@ def _serve(pipe, start: Callable, shared: tuple) -> None:
     if 'jax' in sys.modules:  # no worker may take memory of a GPU
         sys.modules['jax'].config.update('jax_platforms', 'cpu')
     try:
-        work = start(pipe.recv(), *shared)
+        work = start(_received(pipe.recv(), memory), *shared)
         while True:
             pipe.send(_answer(work, pipe.recv()))
     except (EOFError, ConnectionError):  # the parent is gone

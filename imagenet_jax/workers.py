@@ -16,7 +16,7 @@ import numpy as np
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import refuse_above
-from imagenet_jax.worker_process import SLOW_S, Process
+from imagenet_jax.worker_process import SLOW_S, Given, Process
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _from_threads(samples, size, start, stop, threads):
 
 def _from_processes(samples, size, start, stop, processes):
     """Batch t is worker t % processes's."""
-    example, workers = samples[start * size], []
+    example, given, workers = samples[start * size], Given(samples), []
 
     def begin(step):
         workers[step % processes].ask(step)
@@ -157,7 +157,7 @@ def _from_processes(samples, size, start, stop, processes):
     end = weakref.finalize(begin, kill)  # and at the interpreter's exit, where the caller closes nothing
     try:
         for _ in range(processes):
-            workers.append(_BatchProcess(samples, size, example))
+            workers.append(_BatchProcess(given, size, example))
         yield from _in_order(begin, _BatchProcess.batch, start, stop, processes * _AHEAD)
     finally:
         end()
@@ -169,7 +169,7 @@ class _BatchProcess(Process):
     The memory has no name, so that it is given back however the processes end.
     """
 
-    def __init__(self, samples: Sequence[dict], size: int, example: dict):
+    def __init__(self, samples: Given, size: int, example: dict):
         slots = [{name: multiprocessing.get_context('spawn').RawArray('B', size * value.nbytes)
                   for name, value in example.items()} for _ in range(_AHEAD)]
         view = partial(_view, size, {name: (value.shape, value.dtype) for name, value in example.items()})

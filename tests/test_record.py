@@ -109,6 +109,15 @@ def test_another_number_of_devices_is_told_of_where_it_matters(tmp_path, caplog)
     assert len(caplog.messages) == 1 and 'resuming on 8 devices, which were 1' in caplog.text
 
 
+def test_a_run_begun_in_another_order_is_told_what_becomes_of_its_epoch(tmp_path, caplog):
+    entry = record.upgrade({'loss': {'name': 'softmax'}, 'model': {}})
+    record.write(tmp_path, entry | {'run': {'train_examples': 1_281_167}})
+    for _ in range(2):  # at the second start it has the new order
+        record.check_resumable(tmp_path, now := entry | {'run': {'train_examples': 1_281_167, 'order': 'cipher'}})
+        record.write(tmp_path, now)
+    assert len(caplog.messages) == 1 and 'some come twice and others not at all' in caplog.text
+
+
 def test_every_change_that_is_refused_is_named(tmp_path):
     record.write(tmp_path, {'seed': 0, 'loss': {'name': 'softmax'}, 'model': {'name': 'resnet18'}, 'epochs': 1})
     with pytest.raises(UserError) as caught:

@@ -21,7 +21,7 @@ from imagenet_jax.convert.plan import Encoding, Plan
 from imagenet_jax.convert.shards import make_shard, move, remove_abandoned, write
 from imagenet_jax.errors import UserError
 from imagenet_jax.sources import array_record
-from imagenet_jax.worker_process import Process
+from imagenet_jax.worker_process import Given, Process
 from imagenet_jax.workers import cores
 
 __all__ = ['Encoding', 'Plan', 'convert']
@@ -115,11 +115,11 @@ def _make(plan: Plan, number: int, todo: Sequence[int], workers: int) -> None:
     images, workers = sum(len(plan.indices(n)) for n in todo), min(workers or cores(), len(todo))
     todo = iter(todo)
     done = multiprocessing.get_context('spawn').RawArray('q', workers)  # one each: no lock that a worker could die with
-    busy = {}
+    busy, given = {}, Given(plan)
     try:
         for place in range(workers):
             worker = Process('finished shards stay, and the same command goes on: give it fewer --workers',
-                             _maker, plan, number, done, place)
+                             _maker, given, number, done, place)
             busy[worker.pipe] = worker
             worker.ask(next(todo))
         with _progress(images) as show:

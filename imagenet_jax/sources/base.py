@@ -104,11 +104,11 @@ class Files(Source):
 
     Args:
       root: the folder.
-      files: paths below it.
+      files: paths below it, as text or bytes.
       labels: as of every source.
     """
 
-    def __init__(self, root: Path, files: Sequence[str], labels: np.ndarray):
+    def __init__(self, root: Path, files: Sequence[str | bytes], labels: np.ndarray):
         self._root, self.labels = root, labels
         # Bytes in one array, not a list of str: a million paths pickle to each worker at once.
         self._files = np.array([os.fsencode(f) for f in files])

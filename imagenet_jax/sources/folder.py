@@ -16,10 +16,10 @@ from typing import NoReturn
 import numpy as np
 
 from imagenet_jax.errors import UserError, few
-from imagenet_jax.sources import unsorted, word_list
+from imagenet_jax.sources import class_images, unsorted, word_list
 from imagenet_jax.sources.base import Files
 from imagenet_jax.sources.label_file import ALIASES
-from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, is_litter, numbered
+from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, numbered
 
 log = logging.getLogger(__name__)
 
@@ -52,35 +52,33 @@ class Folder(Files):
         root = _root(Path(path).expanduser(), split) if path else None
         if root is None:
             return False
-        return unsorted.is_at(root) or any(_images(root, name)[0] for name in class_folders(root)[:3])
+        return unsorted.is_at(root) or any(class_images.of_class(root, name)[0] for name in class_folders(root)[:3])
 
 
 def _root(base: Path, split: str) -> Path | None:
     return next((base / inside / split for inside in _KAGGLE if (base / inside / split).is_dir()), None)
 
 
-def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], list[str], list[int]]:
-    """Class names, paths and labels."""
-    names, files, labels, ignored = class_folders(root), [], [], 0
+def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Class names, paths (bytes) and labels."""
+    names = class_folders(root)
     _refuse_no_classes(root, names)
     class_names, numbers = numbered(root, names, num_classes)
-    for label, name in zip(numbers, names, strict=True):
-        found, others = _images(root, name)
-        if not found:
-            raise UserError(f'class folder {root / name} holds no image ({", ".join(EXTENSIONS)}), and is left out of '
-                            f'every split or of none{archives(root / name)}')
-        files += found
-        labels += [label] * len(found)
-        ignored += others
+    files, places, ignored = class_images.images(root, names)
+    counts = np.bincount(places, minlength=len(names))
+    if not counts.all():
+        empty = root / names[int(counts.argmin())]
+        raise UserError(f'class folder {empty} holds no image ({", ".join(EXTENSIONS)}), and is left out of every '
+                        f'split or of none{archives(empty)}')
     if ignored:
         log.warning('%s: %d files that are not images by their ending are left out', root, ignored)
     if stray := [e.name for e in os.scandir(root) if is_image(e.name)]:
         log.warning('%s: %d images that are in no class folder are left out, the first %s', root, len(stray),
                     min(stray))
-    if len(names) == 1 and min(file.count('/') for file in files) > 1 and len({f.split('/')[1] for f in files}) > 1:
+    if len(names) == 1 and min(f.count(b'/') for f in files) > 1 and len({f.split(b'/')[1] for f in files}) > 1:
         raise UserError(f'{root} holds one class folder, {names[0]}, and that only folders: '
                         f'{few(class_folders(root / names[0]))}; if they are the classes, move them up to {root}')
-    return class_names, files, labels
+    return class_names, files, np.array(numbers)[places]
 
 
 def _refuse_no_classes(root: Path, names: list[str]) -> None:
@@ -95,38 +93,6 @@ def _refuse_no_classes(root: Path, names: list[str]) -> None:
         if real in same:
             raise UserError(f'class folders {same[real]} and {name} of {root} are one folder, {real}')
         same[real] = name
-
-
-def _images(root: Path, name: str) -> tuple[list[str], int]:
-    """Paths under root of the images below root/name, sorted, and how many other files lie there.
-
-    A link to a folder is followed; not to one that holds the class itself, nor to one seen already: loops end.
-    """
-    found, others = [], 0
-    here = os.path.realpath(root / name)
-    seen = {here}
-
-    def is_new(path):
-        real = os.path.realpath(path)
-        if real in seen or os.path.commonpath((here, real)) == real:
-            return False
-        seen.add(real)
-        return True
-
-    for folder, inside, files in os.walk(root / name, onerror=_raise, followlinks=True):
-        inside[:] = [f for f in sorted(inside) if not is_litter(f)  # thumbnails, notebook checkpoints
-                     and is_new(os.path.join(folder, f))]
-        for file in files:
-            if is_image(file):
-                found.append(os.path.relpath(os.path.join(folder, file), root))
-            else:
-                others += 1
-    return sorted(found), others
-
-
-def _raise(error: OSError) -> NoReturn:
-    """A folder that cannot be read is not an empty one."""
-    raise error
 
 
 def _refuse_missing(base: Path, split: str) -> NoReturn:

@@ -27,7 +27,8 @@ class Part(Source):
 
     def __init__(self, whole: Source, indices: np.ndarray):
         self._whole, self._indices = whole, indices.astype(np.int32)
-        self.labels, self.class_names, self.class_words = whole.labels[indices], whole.class_names, whole.class_words
+        self.labels, self.class_names = whole.labels[indices], whole.class_names
+        self.class_words = dict(whole.class_words)  # the view of none does not pickle
 
     def image(self, index):
         return self._whole.image(int(self._indices[index]))

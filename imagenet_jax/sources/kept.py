@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -12,12 +13,30 @@ log = logging.getLogger(__name__)
 
 def array(of: object, read: Callable[[], np.ndarray]) -> np.ndarray:
     """What `read` answers, kept from the last time where that was for the same `of`: an object by its repr."""
-    from imagenet_jax.runtime import cache_folder  # and with it JAX, which other sources do without
-    kept = cache_folder() / 'labels' / f'{hashlib.sha256(repr(of).encode(errors="replace")).hexdigest()[:32]}.npy'
-    try:
-        return np.load(kept)
-    except (OSError, ValueError, EOFError):  # none yet, or torn
+    values = load(of)
+    if values is None:
         values = read()
+        save(of, values)
+    return values
+
+
+def file(of: object) -> Path:
+    """Where it is kept."""
+    from imagenet_jax.runtime import cache_folder  # and with it JAX, which other sources do without
+    return cache_folder() / 'labels' / f'{hashlib.sha256(repr(of).encode(errors="replace")).hexdigest()[:32]}.npy'
+
+
+def load(of: object) -> np.ndarray | None:
+    """What is kept; None where nothing is."""
+    try:
+        return np.load(file(of))
+    except (OSError, ValueError, EOFError):  # none yet, or torn
+        return None
+
+
+def save(of: object, values: np.ndarray) -> None:
+    """Keeps it in the place of what was kept before; where that fails, says so."""
+    kept = file(of)
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_suffix(f'.{os.getpid()}.npy')
@@ -25,13 +44,12 @@ def array(of: object, read: Callable[[], np.ndarray]) -> np.ndarray:
         os.replace(partial, kept)
     except OSError as error:
         log.warning('labels are not kept for the next time: %s', error)
-    return values
 
 
-def stamp(file: str | os.PathLike) -> tuple[int, int] | None:
+def stamp(path: str | os.PathLike) -> tuple[int, int] | None:
     """Size and time of change, which differ where a file was replaced."""
     try:
-        stat = os.stat(file)
+        stat = os.stat(path)
     except OSError:  # reading will say it better
         return None
     return stat.st_size, stat.st_mtime_ns

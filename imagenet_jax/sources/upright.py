@@ -19,7 +19,7 @@ class UprightSource(Source):
 
     def __init__(self, source: Source):
         self._source, self.labels, self.class_names = source, source.labels, source.class_names
-        self.class_words = source.class_words
+        self.class_words = dict(source.class_words)  # the view of none does not pickle
 
     def image(self, index):
         image = self._source.image(index)

@@ -15,8 +15,8 @@ from imagenet_jax.input_pipeline import Workers, eval_batches, train_batches
 def test_batch_has_the_promised_arrays(good):
     batch, = train(good, 1)
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
-        'image': ((4, 8, 8, 3), np.uint8), 'label': ((4,), np.int32), 'index': ((4,), np.int32),
-        'bad': ((4,), np.int32)}
+        'image': ((4, 8, 8, 3), np.uint8), 'label': ((4,), np.int32), 'index': ((4,), np.int64),
+        'bad': ((4,), np.int64)}
     np.testing.assert_array_equal(batch['label'], good.labels[batch['index']])
     assert (batch['bad'] == -1).all()
 

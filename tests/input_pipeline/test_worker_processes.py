@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from fixtures_images import image_folder, jpeg
 from fixtures_input import AUGMENT, ONE, VIEW, assert_same, take, train
@@ -38,8 +39,25 @@ def wait_until(condition, seconds=60):
         time.sleep(0.05)
 
 
-def test_one_process_gives_what_threads_give(spoiled):
+def test_one_process_gives_what_threads_give(spoiled, monkeypatch):
+    monkeypatch.setattr(worker_process, '_LARGE', 1)  # labels and names reach it in shared memory
+    assert len(worker_process.Given(spoiled).memory) == 2
     assert_same(train(spoiled, 7, workers=Workers(processes=1)), train(spoiled, 7))
+
+
+def test_large_arrays_are_not_copied_to_each_process():
+    """Two that unpickle the same see one memory, and cannot change it; small arrays, views and empty ones come too."""
+    value = {'labels': np.arange(500_000, dtype=np.int32), 'names': np.full(200_000, b'ant/000.JPEG'),
+             'grid': np.asfortranarray(np.arange(600_000.).reshape(600, 1000)), 'part': np.arange(900_000)[::2],
+             'few': np.arange(3), 'none': np.empty((0, 4)), 'text': 'as it is'}
+    given = worker_process.Given(value)
+    assert len(given.pickle) < 4e6 and sum(map(len, given.memory)) == 2_000_000 + 2_400_000 + 4_800_000
+    first, second = (worker_process._received(given.pickle, given.memory) for _ in range(2))
+    for name, array in value.items():
+        np.testing.assert_array_equal(first[name], array)
+        assert np.asarray(first[name]).dtype == np.asarray(array).dtype
+    for name in ('labels', 'names', 'grid'):
+        assert np.shares_memory(first[name], second[name]) and not first[name].flags.writeable
 
 
 def test_two_processes_resume_ignore_signals_and_end_when_closed(spoiled):

@@ -11,6 +11,8 @@ from fixtures_layouts import LAYOUTS, text
 from fixtures_sources import create, refused
 
 from imagenet_jax import sources
+from imagenet_jax.sources.holdout import Part
+from imagenet_jax.sources.upright import UprightSource
 
 
 def test_unknown_format_suggests_the_nearest():
@@ -55,6 +57,8 @@ def test_every_layout_answers_alike_also_in_a_worker(tmp_path, format):
         assert (row['label'], row['key']) == (source.labels[i], source.key(i)) and isinstance(row['label'], int)
         np.testing.assert_array_equal(row['image'], source.image(i))
     assert len(pickle.dumps(source)) == len(data) < 4000
+    for made in (Part(source, np.array([0])), UprightSource(source)):
+        assert pickle.loads(pickle.dumps(made)).key(0) == source.key(0)
 
 
 def test_missing_split_lists_those_there(tmp_path):
