@@ -104,12 +104,20 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives the name of a file to write, which takes the place of `path` when it is whole; raises as `writing`."""
-    partial = path.with_name(f'{path.name}.tmp')
+    """Gives the name of a file to write, which takes the place of `path` when it is whole; raises as `writing`.
+
+    Of a link what it leads to is replaced; what is there and no file, such as a pipe, is written to as it is.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with writing(path):
+            yield path
+        return
+    whole = Path(os.path.realpath(path))
+    partial = whole.with_name(f'.{os.fsdecode(os.fsencode(whole.name)[:200])}.{os.getpid()}.tmp')  # nobody else's
     try:
         with writing(path):
             yield partial
-            os.replace(partial, path)
+            os.replace(partial, whole)
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()

@@ -72,6 +72,8 @@ def test_every_form_has_the_same_answers(folder, tmp_path, monkeypatch, capsys):
                            '--csv', out / 'a.csv', '--html', out / 'a.html', '--explain', out / 'maps', '--top', 3)
     assert code == 1
     lines = [json.loads(line) for line in printed.splitlines()]
+    assert lines.pop(2) == {'image': str(photos / 'torn.png'),
+                            'error': 'cannot be read: 1 bytes of no known image format'}
     assert [Path(line['image']).name for line in lines] == ['<i>é.jpg'] * 2 + ['z.jpg', '\udce9.jpg', 'z.jpg']
     rows = list(csv.DictReader((out / 'a.csv').open(encoding='utf-8')))
     assert [(row['class'], int(row['index']), float(row['probability'])) for row in rows if row['rank']] == [
@@ -145,3 +147,33 @@ def test_lines_fit_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, 'stdout', SimpleNamespace(isatty=lambda: True, encoding='ascii'))
     assert bars.lines('a.jpg', classes)[2] == f'  0.2500  {"#" * 6:24}  b'
     assert terminal.columns('e\u0301猫') == 3 and bars.lines('a', [])[1] == '  no class to name'
+
+
+def test_no_image_is_written_over(folder, tmp_path, monkeypatch, capsys):
+    photos = image_folder(tmp_path / 'photos', {'cat.jpg': jpeg(1)})
+    own = photos / f'cat.{imagenet_jax.load(folder).class_names[0][:20]}.png'
+    Image.new('RGB', (9, 9)).save(own)
+    before = {file: file.read_bytes() for file in photos.iterdir()}
+    code, out = called(monkeypatch, capsys, 'predict', '--checkpoint', folder, '--explain', photos, '--json', '--class',
+                       imagenet_jax.load(folder).class_names[0], photos)
+    assert not code and {file: file.read_bytes() for file in before} == before
+    drawn = [one['file'] for line in out.splitlines() for one in json.loads(line)['overlays']]
+    assert len(set(drawn)) == 2 and all(os.path.exists(file) and Path(file) not in before for file in drawn)
+
+
+def test_links_are_followed_once_and_devices_are_written_to(folder, tmp_path, monkeypatch, capsys):
+    image_folder(tmp_path / 'real', {'a.jpg': jpeg(1)})
+    (tmp_path / 'real' / 'loop').symlink_to('.')
+    (tmp_path / 'link').symlink_to('real')
+    (tmp_path / 'real' / 'gone.jpg').symlink_to('nowhere')
+    files, _ = images.named([tmp_path / '**' / 'a.jpg'])
+    assert len(files) == 1
+    target = tmp_path / 'out.csv'
+    (tmp_path / 'to.csv').symlink_to(target)
+    target.write_text('')
+    code, out = called(monkeypatch, capsys, 'predict', '--checkpoint', folder, '--csv', tmp_path / 'to.csv', '--json',
+                       tmp_path / 'real')
+    assert code == 1 and 'gone.jpg' in target.read_text() and (tmp_path / 'to.csv').is_symlink()
+    assert [sorted(json.loads(line)) for line in out.splitlines()] == [['classes', 'image'], ['error', 'image']]
+    called(monkeypatch, capsys, 'predict', '--checkpoint', folder, '--csv', '/dev/null', tmp_path / 'real' / 'a.jpg')
+    assert not os.path.isfile('/dev/null')

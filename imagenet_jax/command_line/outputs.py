@@ -1,5 +1,6 @@
 """Files that a command is to write, checked before its long work."""
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,12 +19,12 @@ def check(asked: Iterable[tuple[str, Path | None, tuple[str, ...]]]) -> None:
             continue
         if path.suffix.lower() not in endings:
             raise UserError(f'{option} {path}: name a file that ends in {" or ".join(endings)}')
-        if other := seen.get(path.absolute()):
+        if other := seen.get(path.resolve()):
             raise UserError(f'{other} and {option} name one file, {path}')
-        seen[path.absolute()] = option
+        seen[path.resolve()] = option
         with writing(path):
             if path.is_dir():
                 raise IsADirectoryError('a folder has that name')
-            partial = path.with_name(f'{path.name}.tmp')  # as errors.replacing will
-            partial.touch()
-            partial.unlink()
+            if path.is_file() or not path.exists():
+                with tempfile.NamedTemporaryFile(dir=path.resolve().parent):  # as errors.replacing will
+                    pass

@@ -9,8 +9,9 @@ An argument is an image; a folder: every image at any depth in it; a pattern tha
 folders; or -, a list on standard input, one path a line or between NULs. What is given twice is answered twice.
 
 Prints the likeliest classes, or of a model for images of several classes all those that are likelier than not; beside a
-WordNet id of ImageNet's the readable name. With --json one line of JSON an image. With --csv or --html the answers are
-in that file, which is written whole or not at all, and printed only where --json is given too.
+WordNet id of ImageNet's the readable name. With --json one line of JSON an image, with the reason where it has no
+answer. With --csv or --html the answers are in that file, which is written whole or not at all, and printed only where
+--json is given too.
 
 --explain and --html show by Grad-CAM (arXiv 1610.02391) which part of the centre crop speaks for a class, for the first
 model where there are several: for each image's likeliest class, or each that is likelier than not, or those of --class.
@@ -87,13 +88,13 @@ def _predict(arguments) -> int:
     bad = 0
     with ExitStack() as outputs:
         said = answers(classifier, files, arguments.top or 5, explain, asked)
-        said = _written(said, arguments, classifier, explain, len(files), outputs)
+        said = _written(said, arguments, classifier, explain, files, outputs)
         hidden = not sys.stderr.isatty() or (printed and sys.stdout.isatty())  # answers that scroll by are enough
         for answer in tqdm(said, total=len(files), unit='image', disable=hidden):
             if answer.reason:
                 tqdm.write(printable(f'{answer.image}: {answer.reason}'), file=sys.stderr)
                 bad += 1
-            elif printed:
+            if printed and (arguments.json or not answer.reason):
                 print(show(answer))
     if bad:
         print(f'{bad:,} of {len(files):,} images have no answer', file=sys.stderr)
@@ -111,7 +112,7 @@ def _refuse(arguments) -> None:
             raise UserError(f'{option} {file} is a folder: name the file to write')
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
         raise UserError(f'--explain {arguments.explain} is a file: name the folder to write overlays to')
-    if arguments.csv and arguments.csv == arguments.html:
+    if arguments.csv and arguments.html and arguments.csv.resolve() == arguments.html.resolve():
         raise UserError(f'--csv and --html are both {arguments.csv}: name two files')
 
 
@@ -127,20 +128,20 @@ def _classifier(arguments) -> 'Classifier':
                         for each in classifier.members))
 
 
-def _written(said: 'Iterator[Answer]', arguments, classifier: 'Classifier', explain: 'GradCAM | None', count: int,
-             outputs: ExitStack) -> 'Iterator[Answer]':
+def _written(said: 'Iterator[Answer]', arguments, classifier: 'Classifier', explain: 'GradCAM | None',
+             files: list[Path], outputs: ExitStack) -> 'Iterator[Answer]':
     """The answers, which are written on their way to where the arguments say; `outputs` closes the files."""
     from imagenet_jax.use import gallery
     from imagenet_jax.use.answers import class_name
     name = partial(class_name, classifier)
     if arguments.explain:
         with writing(arguments.explain / 'any'):
-            said = _drawn(said, arguments.explain, name)
+            said = _drawn(said, arguments.explain, name, {file.resolve() for file in files})
     if arguments.csv:
         said = _rows(said, _opened(arguments.csv, outputs, newline=''))
     if arguments.html:
         model = ', '.join(map(str, arguments.checkpoint))
-        said = gallery.write(said, count, f'{model}; Grad-CAM of {explain.stage}',
+        said = gallery.write(said, len(files), f'{model}; Grad-CAM of {explain.stage}',
                              lambda number: shown(name(number), classifier.class_words),
                              _opened(arguments.html, outputs))
     return said
@@ -152,8 +153,8 @@ def _opened(file: Path, outputs: ExitStack, **options) -> TextIO:
     return outputs.enter_context(partial.open('w', encoding='utf-8', errors='backslashreplace', **options))
 
 
-def _drawn(said: 'Iterator[Answer]', folder: Path, name) -> 'Iterator[Answer]':
-    """Writes the overlays, and adds their files to the answers."""
+def _drawn(said: 'Iterator[Answer]', folder: Path, name, images: set[Path]) -> 'Iterator[Answer]':
+    """Writes the overlays, over none of the images, and adds their files to the answers."""
     from PIL import Image
 
     from imagenet_jax.use.explain import overlay
@@ -164,7 +165,7 @@ def _drawn(said: 'Iterator[Answer]', folder: Path, name) -> 'Iterator[Answer]':
             # Short enough for any file system, and free of what means something in a path.
             plain = re.sub(r'[^\w.-]+', '_', f'{answer.image.stem[:40]}.{name(number)[:20]}')
             file, copies = folder / f'{plain}.png', 1
-            while file in used:
+            while file in used or file.resolve() in images:
                 copies += 1
                 file = folder / f'{plain}-{copies}.png'
             used.add(file)
@@ -187,7 +188,8 @@ def _rows(said: 'Iterator[Answer]', out: TextIO) -> 'Iterator[Answer]':
 def _json(answer: 'Answer') -> str:
     drawn = [{'index': number, 'file': str(file)}
              for (number, _), file in zip(answer.explained, answer.overlays, strict=False)]
-    return json.dumps({'image': str(answer.image), 'classes': answer.classes} | ({'overlays': drawn} if drawn else {}))
+    said = {'error': answer.reason} if answer.reason else {'classes': answer.classes}
+    return json.dumps({'image': str(answer.image)} | said | ({'overlays': drawn} if drawn else {}))
 
 
 def _lines(answer: 'Answer') -> str:

@@ -180,8 +180,8 @@ class Classifier:
     def _through(self, compiled: Callable, images: Sequence[Picture], batch_size: int,
                  view: Callable | None = None) -> Iterator[np.ndarray | str]:
         """Rows of `compiled`, batch by batch, or reasons; every batch has the same size."""
-        if isinstance(images, str | bytes | Path):
-            raise UserError(f'images must be a list of them, such as [{images!r:.40}]')
+        if isinstance(images, str | bytes | Path) or not hasattr(images, '__len__'):
+            raise UserError(f'images must be a list of them, and not {type(images).__name__}')
         view = view or self.view
         devices = self._mesh.size
         batch_size = -(-max(1, min(batch_size, len(images))) // devices) * devices
@@ -209,6 +209,9 @@ class Classifier:
             return pillow.rgb(ImageOps.exif_transpose(image) if self.exif else image)
         if isinstance(image, np.ndarray):
             return _refuse_no_pixels(image)
+        if not isinstance(image, str | Path | bytes):
+            raise UserError("an image must be a path, bytes, an array or one of Pillow's, and is "
+                            f'{type(image).__name__}')
         image = image if isinstance(image, bytes) else Path(image).read_bytes()
         return Upright(image) if self.exif else image
 
