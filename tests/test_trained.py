@@ -293,10 +293,10 @@ def test_an_import_knows_imagenets_classes_and_its_view(tmp_path, monkeypatch, c
 
 @pytest.mark.parametrize('command', ['evaluate', 'predict'])
 def test_a_damaged_file_is_no_checkpoint(command, tmp_path, monkeypatch, capsys):
-    (tmp_path / 'x.pth').write_bytes(b'')
-    code, _ = called(monkeypatch, capsys, command, '--checkpoint', tmp_path / 'x.pth', *['x.jpg'] * (
+    (tmp_path / 'x.safetensors').write_bytes(b'')
+    code, _ = called(monkeypatch, capsys, command, '--checkpoint', tmp_path / 'x.safetensors', *['x.jpg'] * (
         command == 'predict'))
-    assert code.startswith('error: ') and 'x.pth cannot be read' in code
+    assert code.startswith('error: ') and 'x.safetensors cannot be read' in code
 
 
 def test_a_model_without_a_head_names_no_class(run, tmp_path, monkeypatch, capsys):
