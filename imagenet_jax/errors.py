@@ -38,6 +38,11 @@ def few(names: Sequence[str], most: int = 10) -> str:
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '') or 'none'
 
 
+def as_text(name: str) -> str:
+    """The name of a file, which need not be text, as UTF-8 can hold it."""
+    return name.encode('utf-8', 'backslashreplace').decode()
+
+
 def expanded(path: str | Path) -> Path:
     """The path, ~ the user's own folder. Raises UserError: ~NAME of no user here."""
     try:

@@ -1,5 +1,7 @@
 """Text on a terminal: how many columns it takes, and what of it may be shown."""
 
+import contextlib
+import logging
 import unicodedata
 
 # Of characters that would move the cursor, or colour what follows: of controls, lone halves of pairs, ends of lines.
@@ -25,3 +27,9 @@ def printable(text: str) -> str:
     """With what would not be seen, but would be obeyed, written as Python writes it."""
     return ''.join(char.encode('unicode_escape').decode() if unicodedata.category(char) in _UNSEEN else char
                    for char in text)
+
+
+def logs_above_bars() -> contextlib.AbstractContextManager:
+    """While entered, our log lines go above progress bars, not into them."""
+    from tqdm.contrib.logging import logging_redirect_tqdm  # here: help shows no bars
+    return logging_redirect_tqdm([logging.getLogger('imagenet_jax')])

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from imagenet_jax.errors import UserError
 from imagenet_jax.images.decode import decode
 from imagenet_jax.task import Softmax
 
@@ -23,7 +24,7 @@ def middle(image):
 class Plain:
     """A model in numpy: of two classes, the likelier the redder and the less red an image; it waits until `free`,
     and has a `fault` where one is given."""
-    num_classes, class_names, class_words, devices, task = 2, ('red', 'other'), {}, 1, Softmax()
+    num_classes, class_names, class_words, task, mesh = 2, ('red', 'other'), {}, Softmax(), SimpleNamespace(size=1)
     members = SimpleNamespace(entry={'model': {'name': 'plain'}}),
     view = SimpleNamespace(shape=(1, 1, 3), one=SimpleNamespace(size=1, resize=1))
     preprocess = picture = staticmethod(middle)
@@ -31,6 +32,11 @@ class Plain:
     def __init__(self):
         self.free, self.begun, self.sizes, self.fault = threading.Event(), threading.Event(), [], None
         self.free.set()
+
+    def check_head(self):
+        """As a classifier."""
+        if not self.num_classes:
+            raise UserError('no head')
 
     def batch(self, images):
         """Probabilities."""

@@ -22,8 +22,8 @@ from imagenet_jax import terminal
 from imagenet_jax.command_line import bars, images
 from imagenet_jax.errors import UserError
 from imagenet_jax.task import Sigmoid
-from imagenet_jax.use.answers import Answer, answers
 from imagenet_jax.use.classifier import Classifier
+from imagenet_jax.use.predictions import Prediction, predictions
 
 NAMES = 'n01440764', '<b>猫', *'cdefghij'
 
@@ -97,8 +97,8 @@ def test_every_form_has_the_same_answers(folder, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (('--stage', 'layer1'), 'give --explain DIR or --html FILE'), (('--class', 1), 'give --explain DIR or --html'),
-    (('--csv', 'x.png'), 'would write over an image'), (('--html', '.'), 'is a folder'),
-    (('--csv', 'x', '--html', 'x'), 'name two files'), (('--explain', __file__), 'is a file')])
+    (('--csv', 'x.png'), 'would write over an image'), (('--html', '.'), 'a folder has that name'),
+    (('--csv', 'x', '--html', 'x'), '--csv and --html name one file'), (('--explain', __file__), 'is a file')])
 def test_wrong_use_is_explained_first(folder, arguments, message, monkeypatch, capsys):
     code, _ = called(monkeypatch, capsys, 'predict', '--checkpoint', folder / 'none', 'x.jpg', *arguments)
     assert message in code
@@ -107,9 +107,9 @@ def test_wrong_use_is_explained_first(folder, arguments, message, monkeypatch, c
 @pytest.mark.parametrize(('error', 'said'), [(UserError('no more'), 'error: no more'), (BrokenPipeError(), 141)])
 def test_a_failure_leaves_no_file(folder, tmp_path, error, said, monkeypatch, capfd):
     def failing(*_):
-        yield Answer(tmp_path / 'a.jpg')
+        yield Prediction(tmp_path / 'a.jpg')
         raise error
-    monkeypatch.setattr('imagenet_jax.use.answers.answers', failing)
+    monkeypatch.setattr('imagenet_jax.use.predictions.predictions', failing)
     code, _ = called(monkeypatch, capfd, 'predict', '--checkpoint', folder, tmp_path / 'a.jpg', '--csv',
                      tmp_path / 'a.csv')
     assert code == said and not list(tmp_path.iterdir())
@@ -126,11 +126,11 @@ def test_each_likely_class_of_several_is_explained(folder, tmp_path):
         def each(self, asked):
             return [(None, numbers) for _, numbers in asked]
     files = [tmp_path / 'a.jpg', tmp_path / 'no.jpg', tmp_path / 'a.jpg']
-    found = list(answers(model, files, 5, Explain()))
+    found = list(predictions(model, files, 5, Explain()))
     assert [answer.image for answer in found] == files and found[1].reason and not found[1].explained
     numbers = [one['index'] for one in found[2].classes]
     assert len(numbers) > 1 and [number for number, _ in found[2].explained] == numbers
-    assert [number for number, _ in next(answers(model, files, 5, Explain(), [7, 3])).explained] == [7, 3]
+    assert [number for number, _ in next(predictions(model, files, 5, Explain(), [7, 3])).explained] == [7, 3]
 
 
 def test_lines_fit_a_terminal(monkeypatch):

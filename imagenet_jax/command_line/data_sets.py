@@ -9,6 +9,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.options import key_value
 
 if TYPE_CHECKING:  # help does not wait for JAX
+    from imagenet_jax.data import Data
     from imagenet_jax.use.classifier import Classifier
 
 
@@ -28,6 +29,13 @@ def parser(name: str, usage: str, required: bool = True) -> argparse.ArgumentPar
 def open_split(arguments: argparse.Namespace, split: str) -> sources.Source:
     """Opens one split of what the command line names. Raises UserError."""
     return sources.create(arguments.format, arguments.path, split, **dict(map(key_value, arguments.option)))
+
+
+def open_for(classifier: 'Classifier', data: 'Data', split: str) -> sources.Source:
+    """A split to show to a model: of synthetic images, whose labels are drawn, with as many classes as it has. Raises
+    UserError."""
+    classes = classifier.num_classes if data.format == 'synthetic' else None
+    return data.open(split, classes, classifier.view.one.size)
 
 
 def section(arguments: argparse.Namespace, classifier: 'Classifier') -> dict:

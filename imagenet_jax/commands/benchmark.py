@@ -20,12 +20,12 @@ import logging
 import sys
 
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imagenet_jax import catalog
 from imagenet_jax.command_line import parsing, recipes, running, without_recipe
 from imagenet_jax.errors import UserError, first_line
 from imagenet_jax.options import key_value
+from imagenet_jax.terminal import logs_above_bars
 from imagenet_jax.use.rows import ResultsFile, aligned
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,8 @@ def main() -> int:
     logging.getLogger('imagenet_jax').setLevel(logging.WARNING)  # what a run says of its start is not so here
     log.setLevel(logging.INFO)
     file, rows, failed = ResultsFile(arguments.csv, COLUMNS, TEXTS), [], {}
-    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        for config in tqdm(configs, unit='model', disable=not sys.stderr.isatty()):
+    with logs_above_bars():
+        for config in tqdm(configs, unit='model', disable=None):
             row, why = _measure(config, arguments)
             if row.keys() & {'infer_batch_size', 'train_batch_size'}:
                 rows.append({column: row.get(column) for column in COLUMNS})

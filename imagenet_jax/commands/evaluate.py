@@ -27,7 +27,6 @@ measured, and the same command again goes on from there.
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +36,7 @@ from imagenet_jax import class_names, sources
 from imagenet_jax.command_line import checkpoints, data_sets, evaluation_files, measures, parsing, running
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import apply
-from imagenet_jax.terminal import printable
+from imagenet_jax.terminal import logs_above_bars, printable
 
 if TYPE_CHECKING:
     from imagenet_jax.data import Data
@@ -81,7 +80,7 @@ def _tabulate(arguments) -> int:
     def measure(prepared, rate):
         evaluator = _evaluator(prepared.classifier, prepared.source, prepared.data, arguments.batch_size)
         show = _shown('', evaluator, leave=None)
-        return evaluator(_on_devices(prepared.classifier, evaluator), lambda batches: rate(show(batches)))
+        return evaluator(prepared.classifier.placed, lambda batches: rate(show(batches)))
     rows, skipped = table.measured(
         models, lambda folder: _prepare(argparse.Namespace(**vars(arguments) | {'checkpoint': [folder]})), measure,
         arguments.csv)
@@ -112,7 +111,6 @@ def _prepare(arguments) -> 'Prepared':
 
 def _evaluate(arguments) -> None:
     classifier, data, split, source = _prepare(arguments)
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from imagenet_jax import inspection
     from imagenet_jax.metrics.results import finite
@@ -124,8 +122,8 @@ def _evaluate(arguments) -> None:
                                                 classifier.num_classes)
     evaluator = dataclasses.replace(_evaluator(classifier, source, data, arguments.batch_size),
                                     **evaluation_files.kept(arguments, at_least=real is not None))
-    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        result = evaluator(_on_devices(classifier, evaluator), _shown('', evaluator))
+    with logs_above_bars():
+        result = evaluator(classifier.placed, _shown('', evaluator))
     if real:
         result.scalars.update(real.scalars(result))
     names = inspection.classes(source, classifier.num_classes)[:classifier.num_classes]
@@ -145,7 +143,6 @@ def _evaluate_robustness(arguments) -> None:
             'is for a split, and --robustness has images of its own: give one or the other')
     classifier = checkpoints.load(arguments)
     from tqdm import tqdm
-    from tqdm.contrib.logging import logging_redirect_tqdm
 
     from imagenet_jax import data as data_section
     from imagenet_jax.metrics.results import finite
@@ -154,15 +151,15 @@ def _evaluate_robustness(arguments) -> None:
     found = robustness.find(arguments.robustness)
     data = apply(data_section.read, {'format': 'folder', 'threads': arguments.workers}, 'data')
     opened = [robustness.open_set(one, classifier.class_names, classifier.num_classes, classifier.exif) for one in
-              tqdm(found, unit='set', desc='listing', disable=not sys.stderr.isatty())]
+              tqdm(found, unit='set', desc='listing', disable=None)]
     first = next(iter(opened[0].sources.values()))
     classifier.task.check(first)
     evaluator = _evaluator(classifier, first, data, arguments.batch_size)
     asked = arguments.resize or arguments.crop_ratio
     view = classifier.view if asked else robustness.uncropped(classifier.view)
     told = []
-    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        for one in robustness.measure(opened, evaluator, _on_devices(classifier, evaluator), _shown, view):
+    with logs_above_bars():
+        for one in robustness.measure(opened, evaluator, classifier.placed, _shown, view):
             told.append(one)
             if not arguments.json:
                 print('\n'.join(measures.robustness(one)), flush=True)
@@ -174,34 +171,20 @@ def _evaluate_robustness(arguments) -> None:
 def _open(data: 'Data', split: str, classifier: 'Classifier', by_number: bool) -> sources.Source:
     """The split, its labels in the model's order. Raises UserError."""
     from imagenet_jax.trained import renumber
-    classes = classifier.num_classes
-    # Synthetic labels are drawn from as many classes as the model has; of others it is the names that decide.
-    source = data.open(split, classes if data.format == 'synthetic' else None, classifier.view.size)
+    source = data_sets.open_for(classifier, data, split)
     classifier.task.check(source)
-    return renumber(source, classifier.class_names, classes, by_number)
+    return renumber(source, classifier.class_names, classifier.num_classes, by_number)
 
 
 def _evaluator(classifier: 'Classifier', source: sources.Source, data: 'Data', batch_size: int) -> 'Evaluator':
-    import jax
-
-    from imagenet_jax import step
     from imagenet_jax.evaluation import Evaluator
-
-    devices = jax.device_count()
     return Evaluator(
         answer=classifier.answer, task=classifier.task, view=classifier.view, source=source,
-        batch_size=max(1, -(-batch_size // devices)) * devices, workers=data.workers, mesh=step.make_mesh(),
+        batch_size=classifier.rounded(batch_size), workers=data.workers, mesh=classifier.mesh,
         bad_samples=data.bad_samples, remedy=f'lower --batch-size, now {batch_size}')
-
-
-def _on_devices(classifier: 'Classifier', evaluator: 'Evaluator') -> dict:
-    import jax
-    from jax.sharding import NamedSharding
-    from jax.sharding import PartitionSpec as P
-    return jax.device_put(classifier.arguments, NamedSharding(evaluator.mesh, P()))
 
 
 def _shown(name: str, evaluator: 'Evaluator', **more) -> Callable:
     """A progress bar on a terminal."""
     from tqdm import tqdm
-    return partial(tqdm, total=len(evaluator), unit='batch', desc=name or None, disable=not sys.stderr.isatty(), **more)
+    return partial(tqdm, total=len(evaluator), unit='batch', desc=name or None, disable=None, **more)

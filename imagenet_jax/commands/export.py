@@ -10,7 +10,6 @@ written by `weights export`.
 """
 
 from imagenet_jax.command_line import checkpoints, outputs, parsing, running
-from imagenet_jax.errors import UserError
 
 
 def main() -> None:
@@ -28,8 +27,7 @@ def _export(arguments) -> None:
         from imagenet_jax.use import export
     runtime.keep_to_cpu()
     classifier = checkpoints.load(arguments)
-    if not classifier.num_classes:
-        raise UserError(f'{arguments.checkpoint[0]} holds a model without a head (num_classes=0), which names no class')
+    classifier.check_head()
     about = export.write(classifier, arguments.output)
     view = about['view']
     size = arguments.output.stat().st_size / 1e6

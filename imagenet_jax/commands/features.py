@@ -19,14 +19,13 @@ held out. Classes of the two splits are matched by name. --train and --test take
 
 import argparse
 import json
-import logging
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
 from imagenet_jax.command_line import checkpoints, data_sets, outputs, parsing
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import apply, key_value
+from imagenet_jax.terminal import logs_above_bars
 
 if TYPE_CHECKING:  # help does not wait for JAX
     from imagenet_jax.use.feature_table import Features
@@ -107,7 +106,7 @@ def _of_model(arguments) -> None:
     split = data.eval_split if arguments.split is None else arguments.split
     extractor = Extractor(classifier=classifier, stage=arguments.stage, batch_size=arguments.batch_size,
                           workers=data.workers)
-    source = _open(data, split, classifier)
+    source = data_sets.open_for(classifier, data, split)
     about = {'format': data.format, 'path': data.path, 'split': split, 'images': len(source)}
     if not (arguments.knn or arguments.linear_probe):
         rows = feature_table.write(arguments.output, _parts(extractor, data, source, split), len(source))
@@ -116,7 +115,7 @@ def _of_model(arguments) -> None:
     train_split = data.train_split if arguments.train_split is None else arguments.train_split
     if train_split == split:
         raise UserError(f'--train-split and --split are both {split!r}: each image would find itself')
-    train_source = _open(data, train_split, classifier)
+    train_source = data_sets.open_for(classifier, data, train_split)
     probes.check(train_source, source, (arguments.k or probes.K) if arguments.knn else 1)
     test, train = (feature_table.joined(_parts(extractor, data, each, name), len(each))
                    for each, name in ((source, split), (train_source, train_split)))
@@ -129,22 +128,15 @@ def _of_model(arguments) -> None:
     _print(arguments, '\n'.join(lines), about | found | _probe(arguments, train, test))
 
 
-def _open(data, split: str, classifier):
-    # Synthetic labels are drawn from as many classes as the model has.
-    classes = classifier.num_classes if data.format == 'synthetic' else None
-    return data.open(split, classes, classifier.view.one.size)
-
-
 def _parts(extractor, data, source, split: str):
     """The features of a split as they come, with a progress bar on a terminal."""
-    from tqdm.contrib.logging import logging_redirect_tqdm
-    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
+    with logs_above_bars():
         yield from extractor(source, data.bad_samples(source), _bar(split, 'batch', extractor.batches(source)))
 
 
 def _bar(what: str, unit: str, total: int | None = None):
     from tqdm import tqdm
-    return partial(tqdm, desc=what, unit=unit, total=total, disable=not sys.stderr.isatty())
+    return partial(tqdm, desc=what, unit=unit, total=total, disable=None)
 
 
 def _probe(arguments, train: 'Features', test: 'Features') -> dict:

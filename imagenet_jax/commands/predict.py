@@ -32,15 +32,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from imagenet_jax.class_names import shown
-from imagenet_jax.command_line import bars, checkpoints, images, parsing
+from imagenet_jax.command_line import bars, checkpoints, images, outputs, parsing
 from imagenet_jax.errors import UserError, replacing, writing
-from imagenet_jax.sources.listing import is_image
 from imagenet_jax.terminal import printable
 
 if TYPE_CHECKING:
-    from imagenet_jax.use.answers import Answer
     from imagenet_jax.use.classifier import Classifier
     from imagenet_jax.use.explain import GradCAM
+    from imagenet_jax.use.predictions import Prediction
 
 _COLUMNS = 'image', 'rank', 'index', 'class', 'name', 'probability', 'error'
 
@@ -73,8 +72,8 @@ def _predict(arguments) -> int:
     classifier = _classifier(arguments)  # imports JAX, for which help does not wait
     from tqdm import tqdm
 
-    from imagenet_jax.use.answers import answers
     from imagenet_jax.use.explain import GradCAM, class_number
+    from imagenet_jax.use.predictions import predictions
     if arguments.top and classifier.task.multi_label:
         raise UserError('--top is for models of one class an image; this one names all that are likelier than not')
     asked = [class_number(classifier, name) for name in arguments.classes]
@@ -86,9 +85,9 @@ def _predict(arguments) -> int:
     show = _json if arguments.json else _lines
     printed = arguments.json or not (arguments.csv or arguments.html)
     bad = 0
-    with ExitStack() as outputs:
-        said = answers(classifier, files, arguments.top or 5, explain, asked)
-        said = _written(said, arguments, classifier, explain, files, outputs)
+    with ExitStack() as files_open:
+        said = predictions(classifier, files, arguments.top or 5, explain, asked)
+        said = _written(said, arguments, classifier, explain, files, files_open)
         hidden = not sys.stderr.isatty() or (printed and sys.stdout.isatty())  # answers that scroll by are enough
         for answer in tqdm(said, total=len(files), unit='image', disable=hidden):
             if answer.reason:
@@ -105,21 +104,14 @@ def _refuse(arguments) -> None:
     """Raises UserError for what could only fail after the work is done."""
     if (arguments.stage or arguments.classes) and not (arguments.explain or arguments.html):
         raise UserError('--stage and --class say what Grad-CAM explains: give --explain DIR or --html FILE with them')
-    for option, file in ('--csv', arguments.csv), ('--html', arguments.html):
-        if file and is_image(file.name):
-            raise UserError(f'{option} {file} would write over an image: {option} is followed by the file to write')
-        if file and file.is_dir():
-            raise UserError(f'{option} {file} is a folder: name the file to write')
+    outputs.check([('--csv', arguments.csv, ()), ('--html', arguments.html, ())])
     if arguments.explain and arguments.explain.exists() and not arguments.explain.is_dir():
         raise UserError(f'--explain {arguments.explain} is a file: name the folder to write overlays to')
-    if arguments.csv and arguments.html and arguments.csv.resolve() == arguments.html.resolve():
-        raise UserError(f'--csv and --html are both {arguments.csv}: name two files')
 
 
 def _classifier(arguments) -> 'Classifier':
     classifier = checkpoints.load(arguments)
-    if not classifier.num_classes:
-        raise UserError(f'{arguments.checkpoint[0]} holds a model without a head (num_classes=0), which names no class')
+    classifier.check_head()
     if not arguments.seam_carving:
         return classifier
     from imagenet_jax.images.seam import SeamCarved
@@ -128,32 +120,32 @@ def _classifier(arguments) -> 'Classifier':
                         for each in classifier.members))
 
 
-def _written(said: 'Iterator[Answer]', arguments, classifier: 'Classifier', explain: 'GradCAM | None',
-             files: list[Path], outputs: ExitStack) -> 'Iterator[Answer]':
-    """The answers, which are written on their way to where the arguments say; `outputs` closes the files."""
+def _written(said: 'Iterator[Prediction]', arguments, classifier: 'Classifier', explain: 'GradCAM | None',
+             files: list[Path], files_open: ExitStack) -> 'Iterator[Prediction]':
+    """The answers, which are written on their way to where the arguments say; `files_open` closes the files."""
     from imagenet_jax.use import gallery
-    from imagenet_jax.use.answers import class_name
+    from imagenet_jax.use.predictions import class_name
     name = partial(class_name, classifier)
     if arguments.explain:
         with writing(arguments.explain / 'any'):
             said = _drawn(said, arguments.explain, name, {file.resolve() for file in files})
     if arguments.csv:
-        said = _rows(said, _opened(arguments.csv, outputs, newline=''))
+        said = _rows(said, _opened(arguments.csv, files_open, newline=''))
     if arguments.html:
         model = ', '.join(map(str, arguments.checkpoint))
         said = gallery.write(said, len(files), f'{model}; Grad-CAM of {explain.stage}',
                              lambda number: shown(name(number), classifier.class_words),
-                             _opened(arguments.html, outputs))
+                             _opened(arguments.html, files_open))
     return said
 
 
-def _opened(file: Path, outputs: ExitStack, **options) -> TextIO:
-    partial = outputs.enter_context(replacing(file))
+def _opened(file: Path, files_open: ExitStack, **options) -> TextIO:
+    partial = files_open.enter_context(replacing(file))
     # Names of files need not be text.
-    return outputs.enter_context(partial.open('w', encoding='utf-8', errors='backslashreplace', **options))
+    return files_open.enter_context(partial.open('w', encoding='utf-8', errors='backslashreplace', **options))
 
 
-def _drawn(said: 'Iterator[Answer]', folder: Path, name, images: set[Path]) -> 'Iterator[Answer]':
+def _drawn(said: 'Iterator[Prediction]', folder: Path, name, images: set[Path]) -> 'Iterator[Prediction]':
     """Writes the overlays, over none of the images, and adds their files to the answers."""
     from PIL import Image
 
@@ -175,7 +167,7 @@ def _drawn(said: 'Iterator[Answer]', folder: Path, name, images: set[Path]) -> '
         yield answer._replace(overlays=files)
 
 
-def _rows(said: 'Iterator[Answer]', out: TextIO) -> 'Iterator[Answer]':
+def _rows(said: 'Iterator[Prediction]', out: TextIO) -> 'Iterator[Prediction]':
     table = csv.DictWriter(out, _COLUMNS)
     table.writeheader()
     for answer in said:
@@ -185,12 +177,12 @@ def _rows(said: 'Iterator[Answer]', out: TextIO) -> 'Iterator[Answer]':
         yield answer
 
 
-def _json(answer: 'Answer') -> str:
+def _json(answer: 'Prediction') -> str:
     drawn = [{'index': number, 'file': str(file)}
              for (number, _), file in zip(answer.explained, answer.overlays, strict=False)]
     said = {'error': answer.reason} if answer.reason else {'classes': answer.classes}
     return json.dumps({'image': str(answer.image)} | said | ({'overlays': drawn} if drawn else {}))
 
 
-def _lines(answer: 'Answer') -> str:
+def _lines(answer: 'Prediction') -> str:
     return '\n'.join(bars.lines(str(answer.image), answer.classes))

@@ -18,7 +18,6 @@ Ctrl-C and SIGTERM end it within 2 s.
 
 import logging
 import os
-import sys
 from pathlib import Path
 
 from tqdm import tqdm
@@ -73,7 +72,7 @@ def _serve(arguments) -> None:
     served = service.Service(_models(arguments), limits)
     try:
         programs = served.programs
-        for program in tqdm(programs, 'compiling', unit='program', disable=not sys.stderr.isatty()):
+        for program in tqdm(programs, 'compiling', unit='program', disable=None):
             program()
         bound.listen()  # who reads the line may come at once
         print(f'serving {", ".join(served.models)} at {server.address(bound)}', flush=True)
@@ -97,8 +96,7 @@ def _models(arguments) -> dict:
     for name, folder in _named(folders.find(arguments.folder)).items():
         try:
             model = classifier.load(folder, **options)
-            if not model.num_classes:
-                raise UserError('it is a model without a head (num_classes=0)')
+            model.check_head()
             models[name] = model
         except UserError as error:
             left_out.append(f'{folder} is left out: {error}')

@@ -1,6 +1,5 @@
 """How fast a model is: images a second in inference and in training, on all devices, the images there already."""
 
-import itertools
 import logging
 import statistics
 import time
@@ -156,7 +155,7 @@ def run(work: Work, batch: int | None, seconds: float, clock: Callable[[], float
     """
     with memory.explained('the benchmark', 'a smaller --batch-size or --size takes less'):
         program = largest(work, clock) if batch is None else compiled(work, batch, clock)
-        for _ in itertools.count():
+        while True:
             try:
                 if batch is not None:
                     memory.check(program.step, f'a batch of {batch}', 'lower --batch-size, or --batch-size auto')

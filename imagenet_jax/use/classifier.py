@@ -106,15 +106,13 @@ class Classifier:
         """For each image its classes' probabilities, float32 (K,), or the reason why there are none."""
         return self._through(self._probabilities, images, batch_size)
 
-    @property
-    def devices(self) -> int:
-        """That a batch is divided among."""
-        return self._mesh.size
+    def rounded(self, batch_size: int) -> int:
+        """So many images or more, which divide among the devices."""
+        return -(-max(1, batch_size) // self.mesh.size) * self.mesh.size
 
     def batch(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, float32 (N, K), of uint8 (N, *view.shape), N dividing among the devices; compiled for each N
-        that comes."""
-        return np.asarray(self._probabilities(self._on_devices, images))
+        """Probabilities, float32 (N, K), of uint8 (N, *view.shape), N as `rounded` has it; compiled for each N."""
+        return np.asarray(self._probabilities(images))
 
     def features(self, images: Sequence[Picture], stage: str | None = None,
                  batch_size: int = BATCH_SIZE) -> np.ndarray:
@@ -126,7 +124,13 @@ class Classifier:
         """For each image its features, float32 (C,), or the reason why there are none; of one view alone, the centre
         crop. Raises UserError for a stage that the model lacks."""
         self.check_stage(stage)
-        return self._through(self.feature_program(stage), images, batch_size, self.view.one)
+        program = functools.partial(self.feature_program(stage), self.placed)
+        return self._through(program, images, batch_size, self.view.one)
+
+    def check_head(self) -> None:
+        """Raises UserError for a model that names no class."""
+        if not self.num_classes:
+            raise UserError(f'this {type(self.model).__name__} has no head (num_classes=0), and so names no class')
 
     def check_stage(self, stage: str | None) -> None:
         """Raises UserError for a stage that the model lacks, and where there are several models."""
@@ -146,10 +150,10 @@ class Classifier:
 
     @functools.cached_property
     def _probabilities(self) -> Callable:
-        return self._compiled(lambda arguments, images: self.task.probabilities(self.answer(arguments, images)))
+        return self.on_devices(lambda arguments, images: self.task.probabilities(self.answer(arguments, images)))
 
     def feature_program(self, stage: str | None) -> Callable:
-        """(`arguments`, uint8 (N, *view.one.shape)) -> float32 (N, C), over all devices, compiled for each N."""
+        """(`arguments`, uint8 (N, *view.one.shape)) -> float32 (N, C), jitted, over all devices."""
         only = self._only
         bare = only.model.clone(num_classes=0)
 
@@ -158,24 +162,26 @@ class Classifier:
             if stage is None:
                 return at_least_float32(bare.apply(weights.without_head(only.model, arguments[0]), images, train=False))
             return global_mean(only.model.apply(arguments[0], images, train=False, features=True)[1][stage])
-        return self._compiled(features)
-
-    def _compiled(self, function: Callable) -> Callable:
-        """(`arguments`, a batch that divides among the devices), compiled for each size of it."""
-        split = jax.shard_map(function, mesh=self._mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
-        return jax.jit(split)
+        return self._over_devices(features)
 
     def on_devices(self, function: Callable) -> Callable:
-        """`function(arguments, batch)` -> a function of the batch alone, compiled over all devices, which share it."""
-        return functools.partial(self._compiled(function), self._on_devices)
+        """`function(arguments, batch)` -> a function of the batch alone, compiled over all devices, which share it: its
+        size is as `rounded` has it."""
+        return functools.partial(self._over_devices(function), self.placed)
+
+    def _over_devices(self, function: Callable) -> Callable:
+        split = jax.shard_map(function, mesh=self.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
+        return jax.jit(split)
 
     @functools.cached_property
-    def _mesh(self) -> jax.sharding.Mesh:
+    def mesh(self) -> jax.sharding.Mesh:
+        """All devices."""
         return step.make_mesh()
 
     @functools.cached_property
-    def _on_devices(self) -> tuple[dict, ...]:
-        return jax.device_put(self.arguments, NamedSharding(self._mesh, P()))
+    def placed(self) -> tuple[dict, ...]:
+        """`arguments`, on every device."""
+        return jax.device_put(self.arguments, NamedSharding(self.mesh, P()))
 
     def _through(self, compiled: Callable, images: Sequence[Picture], batch_size: int,
                  view: Callable | None = None) -> Iterator[np.ndarray | str]:
@@ -183,20 +189,20 @@ class Classifier:
         if isinstance(images, str | bytes | Path) or not hasattr(images, '__len__'):
             raise UserError(f'images must be a list of them, and not {type(images).__name__}')
         view = view or self.view
-        devices = self._mesh.size
-        batch_size = -(-max(1, min(batch_size, len(images))) // devices) * devices
+        batch_size = self.rounded(min(batch_size, len(images)))
         with ThreadPoolExecutor(cores()) as pool:
             for start in range(0, len(images), batch_size):
-                seen = list(pool.map(functools.partial(self._see, view), images[start:start + batch_size]))
+                seen = list(pool.map(functools.partial(self.see, view), images[start:start + batch_size]))
                 batch = np.zeros((batch_size, *view.shape), np.uint8)
                 for row, pixels in enumerate(seen):
                     batch[row] = 0 if isinstance(pixels, str) else pixels
-                rows = np.asarray(compiled(self._on_devices, batch))
+                rows = np.asarray(compiled(batch))
                 for row, pixels in zip(rows, seen, strict=False):
                     yield (pixels if isinstance(pixels, str) else
                            row if np.isfinite(row).all() else "the model's answer is not finite")
 
-    def _see(self, view: Callable, image: Picture) -> np.ndarray | str:
+    def see(self, view: Callable, image: Picture) -> np.ndarray | str:
+        """What a view gives of an image, or the reason why it cannot be read."""
         try:
             return view(self._encoded(image))
         except OSError as error:

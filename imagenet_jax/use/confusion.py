@@ -63,7 +63,7 @@ def examples(evaluator: Evaluator, result: Result, names: Sequence[str]) -> np.n
     Returns:
       uint8 (height, width, 3).
     """
-    names = [readable(name) or name for name in names]
+    names = [readable(name, evaluator.source.class_words) or name for name in names]
     labels, predicted = evaluator.source.labels[result.images['index']], result.images['classes'][:, 0]
     shown = [(pair, evaluator.worst(result, (labels == pair.label) & (predicted == pair.predicted)))
              for pair in pairs(result)]

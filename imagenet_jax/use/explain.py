@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,6 @@ from PIL import Image
 
 from imagenet_jax.class_names import are_numbers, first, match, readable
 from imagenet_jax.errors import UserError
-from imagenet_jax.images.decode import DecodeError
 from imagenet_jax.use.classifier import Classifier, Picture
 from imagenet_jax.workers import cores
 
@@ -40,13 +40,10 @@ class GradCAM:
         """The last stage where none is given; `most` maps are wanted, as far as is known. Raises UserError where the
         model has no such stage, or no head."""
         self._one = classifier if len(classifier.members) == 1 else Classifier(classifier.members[0])
-        model, stages = type(self._one.model).__name__, self._one.stages
-        if not self._one.num_classes:
-            raise UserError(f'this {model} has no head (num_classes=0), and so no class to explain')
+        self._one.check_head()
         self._one.check_stage(stage)
-        self.stage = stages[-1] if stage is None else stage
-        devices = jax.device_count()
-        self.batch_size = -(-max(1, min(most, _BATCH)) // devices) * devices
+        self.stage = self._one.stages[-1] if stage is None else stage
+        self.batch_size = self._one.rounded(min(most, _BATCH))
         self._run = self._one.on_devices(self._maps)
 
     def __call__(self, pictures: np.ndarray, classes: Sequence[int]) -> np.ndarray:
@@ -67,7 +64,7 @@ class GradCAM:
         map a class, float32 (classes, h, w); or the reason why there are none."""
         asked = list(asked)
         with ThreadPoolExecutor(cores()) as pool:
-            seen = list(pool.map(self._see, [image for image, _ in asked]))
+            seen = list(pool.map(partial(self._one.see, self._one.view.one), [image for image, _ in asked]))
         pairs = [(picture, number) for picture, (_, numbers) in zip(seen, asked, strict=True)
                  for number in numbers if not isinstance(picture, str)]
         size = self._one.view.one.size
@@ -79,12 +76,6 @@ class GradCAM:
                 continue
             own, maps = maps[:len(numbers)], maps[len(numbers):]
             yield (picture, own) if np.isfinite(own).all() else "the gradient of the model's answer is not finite"
-
-    def _see(self, image: Picture) -> np.ndarray | str:
-        try:
-            return self._one.picture(image)
-        except (OSError, DecodeError) as error:
-            return f'cannot be read: {getattr(error, "strerror", None) or error}'
 
     def _maps(self, arguments, batch):
         (variables,), (pixels, classes) = arguments, batch

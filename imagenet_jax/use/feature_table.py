@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from imagenet_jax.errors import UserError, first_line, replacing
+from imagenet_jax.errors import UserError, as_text, first_line, replacing
 
 ENDINGS = ('.npz', '.parquet')
 # Rows that a group of a Parquet file has at least: what a reader takes at a time.
@@ -161,7 +161,7 @@ def _write_parquet(path: Path, parts: Iterable[Features]) -> int:
 
 
 def _table(part: Features) -> pa.Table:
-    names = np.array([_text(name) for name in part.class_names], object)
+    names = np.array([as_text(name) for name in part.class_names], object)
     if part.multi_label:
         label = _vectors(part.labels)
         named = [names[np.flatnonzero(row == 1)].tolist() if len(names) else None for row in part.labels]
@@ -169,7 +169,7 @@ def _table(part: Features) -> pa.Table:
     else:
         label, kind = pa.array(part.labels, pa.int32()), pa.string()
         named = [names[label] if label < len(names) else None for label in part.labels]
-    columns = {'key': [_text(key) for key in part.keys], 'label': label, 'label_name': pa.array(named, kind),
+    columns = {'key': [as_text(key) for key in part.keys], 'label': label, 'label_name': pa.array(named, kind),
                'features': _vectors(part.values)}
     about = {'class_names': json.dumps(part.class_names), 'origin': json.dumps(part.origin)}
     return pa.table(columns).replace_schema_metadata(about)
@@ -177,11 +177,6 @@ def _table(part: Features) -> pa.Table:
 
 def _vectors(values: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), pa.float32()), values.shape[1])
-
-
-def _text(name: str) -> str:
-    """Names of files need not be text."""
-    return name.encode('utf-8', 'backslashreplace').decode()
 
 
 def _read_parquet(path: Path) -> Features:

@@ -5,15 +5,12 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from imagenet_jax import input_pipeline, memory, step
+from imagenet_jax import contents, input_pipeline, memory
 from imagenet_jax.errors import UserError, few
 from imagenet_jax.sources import Source
 from imagenet_jax.use.classifier import Classifier
@@ -53,9 +50,8 @@ class Extractor:
     def origin(self) -> str:
         """What features of two splits have to have alike to be compared."""
         only = self.classifier.members[0]
-        crc = functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc),
-                               jax.tree.leaves(only.variables), 0)
-        return (f'{only.entry["model"]["name"]}, weights {crc:08x}, {self.stage or "pooled"}, '
+        weights = contents.checksum(only.variables)
+        return (f'{only.entry["model"]["name"]}, weights {weights:08x}, {self.stage or "pooled"}, '
                 f'{self.classifier.view.one}, {only.normalize}, exif={self.classifier.exif}')
 
     def batches(self, source: Source) -> int:
@@ -81,10 +77,10 @@ class Extractor:
         batches = input_pipeline.eval_batches(source, self.classifier.view.one, size, self.workers)
         not_finite, pending = [], collections.deque()
         with (memory.explained('features', remedy), contextlib.closing(input_pipeline.to_devices(
-                batches, self._mesh, ('index', 'label', 'bad', 'mask'))) as pairs):
+                batches, self.classifier.mesh, ('index', 'label', 'bad', 'mask'))) as pairs):
             for host_batch, batch in shown(pairs):
                 bad.check(host_batch)
-                pending.append((host_batch, program(self._variables, batch['image'])))
+                pending.append((host_batch, program(self.classifier.placed, batch['image'])))
                 if len(pending) > 1:  # the devices compute the next one meanwhile
                     yield self._part(source, *pending.popleft(), not_finite)
             for each in pending:
@@ -103,16 +99,8 @@ class Extractor:
                         rows[kept], tuple(source.class_names), self.origin)
 
     def _size(self, source) -> int:
-        return -(-min(self.batch_size, len(source)) // self._mesh.size) * self._mesh.size
+        return self.classifier.rounded(min(self.batch_size, len(source)))
 
     @functools.cached_property
     def _program(self) -> Callable:
         return self.classifier.feature_program(self.stage)
-
-    @functools.cached_property
-    def _mesh(self) -> jax.sharding.Mesh:
-        return step.make_mesh()
-
-    @functools.cached_property
-    def _variables(self) -> tuple[dict, ...]:
-        return jax.device_put(self.classifier.arguments, NamedSharding(self._mesh, P()))

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from imagenet_jax.class_names import titled
-from imagenet_jax.use.answers import Answer
+from imagenet_jax.errors import as_text
 from imagenet_jax.use.explain import enlarged, overlay
+from imagenet_jax.use.predictions import Prediction
 
 # Sides of the pictures in pixels, and above how many images they are the smaller ones: 4 kB each, so that a browser
 # still takes ten thousand.
@@ -28,8 +29,8 @@ figure { display: inline-block; margin: 0 8px 8px 0; vertical-align: top } figca
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write(answers: Iterator[Answer], count: int, said: str, name: Callable[[int], str],
-          out: io.TextIOBase) -> Iterator[Answer]:
+def write(answers: Iterator[Prediction], count: int, said: str, name: Callable[[int], str],
+          out: io.TextIOBase) -> Iterator[Prediction]:
     """Writes the page while the answers, of pictures and maps, pass through; whole once the last one has.
 
     Args:
@@ -54,7 +55,7 @@ def write(answers: Iterator[Answer], count: int, said: str, name: Callable[[int]
               + (f'<ul>\n{lines}</ul>\n' if bad else '') + '</html>\n')
 
 
-def _card(answer: Answer, side: int, name: Callable[[int], str]) -> str:
+def _card(answer: Prediction, side: int, name: Callable[[int], str]) -> str:
     pictures = [_figure(enlarged(answer.picture), 'what the model sees', side)]
     pictures += [_figure(overlay(answer.picture, heat), f'Grad-CAM: {name(number)}', side)
                  for number, heat in answer.explained]
@@ -75,4 +76,4 @@ def _figure(pixels: np.ndarray, caption: str, side: int) -> str:
 
 
 def _text(value) -> str:
-    return html.escape(str(value).encode('utf-8', 'backslashreplace').decode())  # names of files need not be text
+    return html.escape(as_text(str(value)))

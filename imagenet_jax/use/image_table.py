@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from imagenet_jax.errors import replacing
+from imagenet_jax.errors import as_text, replacing
 from imagenet_jax.metrics.evaluation_result import Result
 from imagenet_jax.sources import Source
 
@@ -35,9 +35,9 @@ def table(source: Source, result: Result, names: Sequence[str]) -> pa.Table:
         rows[name][order] for name in ('index', 'rank', 'classes', 'probabilities', 'readable'))
     none, labels = classes[:, 0] < 0, [source.classes_of(int(i)).tolist() for i in index]
     problem = np.where(readable, 'not finite', 'unreadable')
-    names = np.array([_text(name) for name in names], object)
+    names = np.array([as_text(name) for name in names], object)
     labelled = np.array([bool(own) for own in labels])
-    columns = {'key': [_text(source.key(int(i))) for i in index]}
+    columns = {'key': [as_text(source.key(int(i))) for i in index]}
     if source.multi_label:
         columns |= {'label': pa.array(labels, pa.list_(pa.int32())),
                     'label_name': pa.array([names[own].tolist() for own in labels], pa.list_(pa.string()))}
@@ -63,8 +63,3 @@ def write(path: Path, made: pa.Table) -> None:
                 text = [json.dumps(value, ensure_ascii=False) for value in made[field.name].to_pylist()]
                 made = made.set_column(place, field.name, [text])
         csv.write_csv(made, partial)
-
-
-def _text(name: str) -> str:
-    """Names of files need not be text."""
-    return name.encode('utf-8', 'backslashreplace').decode()

@@ -6,7 +6,6 @@ import itertools
 import logging
 import math
 import os
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 from tqdm import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 from imagenet_jax import contents
 from imagenet_jax.data import Data
@@ -24,6 +22,7 @@ from imagenet_jax.metrics.evaluation_result import Result
 from imagenet_jax.models import summary
 from imagenet_jax.report import folders, tables
 from imagenet_jax.sources import Source
+from imagenet_jax.terminal import logs_above_bars
 from imagenet_jax.use.classifier import Classifier
 from imagenet_jax.use.rows import ResultsFile, aligned
 from imagenet_jax.weight_files import names_weights
@@ -133,8 +132,8 @@ def measured(models: Mapping[str, Path], prepare: Callable[[Path], Prepared],
     file, skipped, shown = ResultsFile(path, COLUMNS, TEXTS), {}, []
     there = {(row['name'], row['fingerprint']): row for row in file.rows}
     done = []
-    with logging_redirect_tqdm([logging.getLogger('imagenet_jax')]):
-        for name, folder in tqdm(models.items(), unit='model', disable=not sys.stderr.isatty()):
+    with logs_above_bars():
+        for name, folder in tqdm(models.items(), unit='model', disable=None):
             try:
                 prepared = prepare(folder)
                 known = there.get((name, fingerprint(prepared)))

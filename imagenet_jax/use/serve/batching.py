@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 # (batch, uint8 (N, ...)) -> one row for each image, N being one of the sizes that were compiled.
-Answer = Callable[[np.ndarray], np.ndarray]
+Model = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Batcher:
     device is busy they gather anyhow.
     """
 
-    def __init__(self, models: Mapping[str, Answer], sizes: Mapping[str, tuple[int, ...]], most: int, max_wait: float,
+    def __init__(self, models: Mapping[str, Model], sizes: Mapping[str, tuple[int, ...]], most: int, max_wait: float,
                  count: Callable[[int], None] = lambda images: None, coming: Callable[[], float] = lambda: math.inf):
         """
         Args:

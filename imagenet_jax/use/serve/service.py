@@ -17,9 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from imagenet_jax.errors import UserError, ran_out_of_memory
 from imagenet_jax.images.decode import image_size
 from imagenet_jax.images.limits import MAX_PIXELS, DecodeError, refuse_bomb
-from imagenet_jax.use.answers import named
 from imagenet_jax.use.classifier import Classifier
 from imagenet_jax.use.explain import GradCAM, overlay
+from imagenet_jax.use.predictions import named
 from imagenet_jax.use.serve.batching import Batcher, batch_sizes
 from imagenet_jax.use.serve.bodies import Refused, Upload
 from imagenet_jax.use.serve.metrics import Metrics
@@ -55,12 +55,11 @@ class Service:
 
     def __init__(self, models: Mapping[str, Classifier], limits: Limits):
         """`models` by name. Raises UserError for one that names no class."""
-        for name, model in models.items():
-            if not model.num_classes:
-                raise UserError(f'{name} is a model without a head (num_classes=0), which names no class')
+        for model in models.values():
+            model.check_head()
         self.models, self.limits, self.waiting = models, limits, 0
         self.metrics = Metrics(limits.max_batch, lambda: self.waiting)
-        self._sizes = {name: batch_sizes(limits.max_batch, model.devices) for name, model in models.items()}
+        self._sizes = {name: batch_sizes(limits.max_batch, model.mesh.size) for name, model in models.items()}
         self._maps = {name: GradCAM(model, most=1) for name, model in models.items()}
         self._pool = ThreadPoolExecutor(cores(), 'decode')
         self._device = Batcher({name: model.batch for name, model in models.items()}, self._sizes, limits.max_batch,

@@ -12,7 +12,7 @@ from imagenet_jax.use.classifier import Classifier
 from imagenet_jax.use.explain import GradCAM
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """Of one image.
 
     Attributes:
@@ -32,8 +32,8 @@ class Answer(NamedTuple):
     overlays: Sequence[Path] = ()
 
 
-def answers(classifier: Classifier, files: Sequence[Path], top: int, explain: GradCAM | None = None,
-            asked: Sequence[int] = ()) -> Iterator[Answer]:
+def predictions(classifier: Classifier, files: Sequence[Path], top: int, explain: GradCAM | None = None,
+            asked: Sequence[int] = ()) -> Iterator[Prediction]:
     """One a file, in their order, with no more than a batch of them in memory.
 
     Args:
@@ -44,14 +44,14 @@ def answers(classifier: Classifier, files: Sequence[Path], top: int, explain: Gr
     """
     rows = zip(files, classifier.answers(files), strict=True)
     while chunk := list(itertools.islice(rows, explain.batch_size if explain else 1)):
-        said = [Answer(file, reason=row) if isinstance(row, str) else Answer(file, named(classifier, row, top))
+        said = [Prediction(file, reason=row) if isinstance(row, str) else Prediction(file, named(classifier, row, top))
                 for file, row in chunk]
         if explain:
             good = [at for at, answer in enumerate(said) if not answer.reason]
             numbers = [asked or classifier.task.likely(chunk[at][1], 1).tolist() for at in good]
             maps = explain.each(zip([said[at].image for at in good], numbers, strict=True))
             for at, own, found in zip(good, numbers, maps, strict=True):
-                said[at] = (Answer(said[at].image, reason=found) if isinstance(found, str) else said[at]._replace(
+                said[at] = (Prediction(said[at].image, reason=found) if isinstance(found, str) else said[at]._replace(
                     picture=found[0], explained=list(zip(own, found[1], strict=True))))
         yield from said
 
