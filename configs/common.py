@@ -1,14 +1,13 @@
 """The one list of options: every name once, with its default and meaning.
 
-A recipe starts from `get_config()` and changes what it needs; the command line overrides either, as
---config.batch_size=512. A placeholder is unset until somebody sets it: then the reader's own default holds.
-What a recipe takes stands after a colon, a model of its MODELS or one of its VARIANTS: configs/resnet50.py:resnet101.
+A recipe starts from `get_config()`; the command line overrides it, as --config.batch_size=512. A placeholder is unset
+until somebody sets it: the reader's own default holds. What a recipe takes stands after a colon, a model of its MODELS
+or one of its VARIANTS: configs/resnet50.py:resnet101.
 
-On a laptop, in minutes and without a download, any ImageNet recipe learns scikit-learn's digits, with
---config.data.format=digits --config.data.eval_split=test --config.model.num_classes=10 --config.batch_size=16
---config.eval_batch_size=120 --config.augment.size=32 --config.augment.scale="(0.5, 1.0)" --config.eval.size=32
---config.eval.resize=32 --config.epochs=4 and what it says of itself. The rate goes with the batch, and a warm-up that
-is longer than the run is shortened.
+On a laptop, in minutes, any ImageNet recipe learns scikit-learn's digits, with --config.data.format=digits
+--config.data.eval_split=test --config.model.num_classes=10 --config.batch_size=16 --config.eval_batch_size=120
+--config.augment.size=32 --config.augment.scale="(0.5, 1.0)" --config.eval.size=32 --config.eval.resize=32
+--config.epochs=4 and what it says of itself. The rate goes with the batch; a warm-up longer than the run is shortened.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from test_checkpoint import abstract, assert_equal, at, save, train_step
+from fixtures_checkpoint import abstract, assert_equal, at, save, train_step
 
 from imagenet_jax import record
 from imagenet_jax.checkpoint import Checkpoints, load_variables

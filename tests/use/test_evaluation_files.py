@@ -9,9 +9,9 @@ import pytest
 from fixtures_commands import called
 from fixtures_images import class_tree, image_folder
 from fixtures_sources import Pixels
+from fixtures_trained import CLASSES, make_run
 from PIL import Image
 from sklearn.metrics import confusion_matrix
-from test_trained import CLASSES, make_run
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics.evaluation_result import Result

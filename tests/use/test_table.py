@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fixtures_commands import called
 from fixtures_images import class_tree
-from test_trained import CLASSES, make_run
+from fixtures_trained import CLASSES, make_run
 
 from imagenet_jax import record, trained
 from imagenet_jax.checkpoint import load_variables, save_variables
