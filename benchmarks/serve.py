@@ -14,7 +14,6 @@ import asyncio
 import io
 import json
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -25,11 +24,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from input_pipeline import command, machine
 from PIL import Image
 
-from imagenet_jax import models, record, runtime
+from imagenet_jax import models, record
 from imagenet_jax.checkpoint import save_variables
-from imagenet_jax.workers import cores
 
 _WARM_S = 1
 
@@ -59,9 +58,8 @@ def main() -> None:
                 server.terminate()
                 server.wait()
     if arguments.output:
-        result = {'command': shlex.join(['python', 'benchmarks/serve.py', *sys.argv[1:]]),
-                  'date': datetime.now(UTC).isoformat(timespec='seconds'), **runtime.describe(), 'cpu': cpu(),
-                  'cores': cores(), 'model': arguments.model, 'image_size': arguments.size, 'cases': rows}
+        result = {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
+                  'model': arguments.model, 'image_size': arguments.size, 'cases': rows}
         Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
 
 
@@ -120,14 +118,6 @@ def jpeg() -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, 'JPEG', quality=90)
     return file.getvalue()
-
-
-def cpu() -> str:
-    """Its name, as Linux tells it."""
-    try:
-        return re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())[1]
-    except (OSError, TypeError):
-        return ''
 
 
 if __name__ == '__main__':
