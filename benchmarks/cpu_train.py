@@ -34,7 +34,7 @@ from imagenet_jax.use import workloads
 from imagenet_jax.workers import cores
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
-import torch_reference  # noqa: E402
+import torch_reference
 
 CASES = ('resnet8_cifar:32:128', 'resnet20_cifar:32:128', 'resnet18:64:64', 'resnet18:128:32', 'resnet50:128:16',
          'mobilenet_v2:128:32', 'alexnet:224:32')

@@ -155,7 +155,7 @@ def form(x: tuple, kernel: tuple, window: Window, groups: int, batch_groups: int
     if math.prod(taps) > 1:
         if places == 1:
             return _one_place
-        if 1 < places <= 9 < math.prod(taps) and 16 <= x[0] and kernel[-1] <= _FEW:
+        if 1 < places <= 9 < math.prod(taps) and x[0] >= 16 and kernel[-1] <= _FEW:
             return partial(_kernel_gradient, product=_of_all)
         if math.prod(taps) > _MOST_TAPS or not any(map(operator.gt, taps, x[1:-1])):
             return None
