@@ -1,5 +1,6 @@
 """Layers shared by the families, and `Layers`, the choice of them that a model makes once for all its blocks."""
 
+from imagenet_jax.models.layers import cpu_convs
 from imagenet_jax.models.layers.activations import ACTIVATIONS
 from imagenet_jax.models.layers.choice import Layers, dense_init, he_init
 from imagenet_jax.models.layers.convs import ConvNorm, SqueezeExcite, divisible
@@ -21,3 +22,5 @@ __all__ = [
     'ConvNorm', 'Layers', 'SqueezeExcite', 'adaptive_mean_pool', 'at_least_float32', 'blur', 'dense_init',
     'divisible', 'floating', 'global_mean', 'halve', 'he_init', 'local_response_norm', 'max_pool', 'strided',
 ]
+
+cpu_convs.register()
