@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py --model resnet50,resnet101 --dtype bfloat16,float32 --output steps.jsonl
     python benchmarks/train_step.py --model resnet20_cifar --dtype float32 --size 32 --batch 8     # seconds on a CPU
+    python benchmarks/train_step.py --model resnet50 --trace traces    # and what took how long
 
 One line of JSON a case: every model with every dtype, on all devices together, for a table beside other frameworks';
 `python -m imagenet_jax benchmark` measures the same, and more, for its own table. The step is that of `train --model`.
@@ -17,11 +18,12 @@ import os
 import shlex
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import jax
 import jaxlib
 
-from imagenet_jax import runtime
+from imagenet_jax import profiling, runtime
 from imagenet_jax.command_line import without_recipe
 from imagenet_jax.use import benchmark, workloads
 
@@ -57,6 +59,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=224, help='side of the images; default %(default)s')
     parser.add_argument('--seconds', type=float, default=20, help='of measured steps; default %(default)s')
     parser.add_argument('--output', metavar='FILE', help='the lines are added to it')
+    parser.add_argument('--trace', metavar='DIR', type=Path, help='also trace three steps of each case, into a folder '
+                        'of its own there, with a summary as profile.json')
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.size) < 1 or arguments.seconds < 0:
         parser.error('--batch and --size must be at least 1, --seconds not negative')
@@ -70,12 +74,27 @@ def measure(name: str, dtype: str, arguments: argparse.Namespace) -> dict:
     model, _, training = workloads.works(config, size=arguments.size)
     found = {key.removeprefix('train_'): value
              for key, value in benchmark.run(training, arguments.batch, arguments.seconds).items()}
+    if arguments.trace:
+        trace(training, arguments.batch, arguments.trace / f'{name}_{dtype}')
     # Other frameworks' yardsticks print img_per_s: with both, one table can hold all of them.
     return {'classes': model.num_classes, 'compile_s': found['compile_s'],
             'params_m': round(benchmark.about(model, arguments.size)['param_count'], 2),
             'images_per_s': found['samples_per_sec'], 'img_per_s': found['samples_per_sec'],
             'step_ms': found['step_time'], 'step_ms_min': found['step_time_min'], 'step_ms_max': found['step_time_max'],
             'mem_compiled_gb': found['planned_gb'], 'peak_mem_gb': found['peak_gb']}
+
+
+def trace(training: workloads.Training, batch: int, folder: Path) -> None:
+    """Of three steps, behind two; compiled again. The summary goes to the folder, what took longest to stderr."""
+    step = training.begin(workloads.compiled(training, batch).step, batch)
+    for _ in range(2):
+        jax.block_until_ready(step())
+    with profiling.traced(folder):
+        for number in range(3):
+            with profiling.step(number):
+                done = step()
+        jax.block_until_ready(done)
+    print('\n'.join(profiling.lines(profiling.write_summary(folder), 20)), file=sys.stderr)
 
 
 def environment() -> dict:

@@ -17,6 +17,7 @@ _COMMANDS = {
     'preview': 'draw what a model will see of its images',
     'evaluate': 'measure a trained model on its own evaluation split or on any other data set',
     'benchmark': 'measure how fast models are, in inference and in training',
+    'profile': 'show what took how long in a trace of a run',
     'predict': 'name the classes of images',
     'features': 'write what a trained model makes of images, and how well it tells classes apart',
     'serve': 'answer images over HTTP, with a page to try trained models on',

@@ -108,8 +108,11 @@ class Checkpoints:
             self._scores[name] |= saved.comparable({step: value})
         self._under_way = self._folder / str(step)
         with self._saving(self._under_way):
+            # The state is the next step's to write over, and its checksums take as long as a hundred steps may.
+            copied = contents.copied(state) if jax.process_index() == 0 else {}
             self._manager.save(step, args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), contents=ocp.args.JsonSave(contents.sealed(contents.of(state))),
+                state=ocp.args.StandardSave(state),
+                contents=saved.MadeLater(lambda: contents.sealed(contents.of(copied))),
                 evaluation=ocp.args.JsonSave(scores | more)))
 
     @contextlib.contextmanager

@@ -26,10 +26,19 @@ def layout(state) -> dict[str, list]:
 def of(state) -> dict[str, list]:
     """Path -> [shape, dtype, CRC-32]. The file format's own checks do not cover array bytes."""
     listed = layout(state)
-    for name, leaf in named(state).items():
-        local = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
-        listed[name].append(zlib.crc32(np.ascontiguousarray(local)))
+    for name, value in _on_host(state).items():
+        listed[name].append(zlib.crc32(np.ascontiguousarray(value)))
     return listed
+
+
+def copied(state) -> dict[str, np.ndarray]:
+    """Path -> a copy on the host: on a CPU an array's own memory may be the next step's."""
+    return {name: np.array(value) for name, value in _on_host(state).items()}
+
+
+def _on_host(state) -> dict[str, np.ndarray]:
+    return jax.device_get({name: leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+                           for name, leaf in named(state).items()})
 
 
 def checksum(variables) -> int:

@@ -9,7 +9,7 @@ from imagenet_jax import sources
 from imagenet_jax.errors import UserError
 from imagenet_jax.input_pipeline import BadSamples
 from imagenet_jax.sources.holdout import check_fraction
-from imagenet_jax.workers import Workers
+from imagenet_jax.workers import Workers, cores
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,18 @@ class Data:
     def bad_samples(self, source: sources.Source) -> BadSamples:
         """What counts a source's unreadable samples."""
         return BadSamples(source, self.on_error, self.max_bad_fraction)
+
+    @property
+    def faster(self) -> str:
+        """What to change where images come too slowly."""
+        free = cores()
+        packed = self.format == 'array_record'
+        smaller = 'smaller, with --resize of `convert`' if packed else 'packed and shrunk by `convert`'
+        if self.workers.count < free:
+            return f'raise config.data.{"processes" if self.workers.processes else "threads"} to {free}, the cores ' \
+                   f'there are, or have images {smaller}'
+        processes = '' if self.workers.processes else f'try config.data.processes={free} instead of threads, or '
+        return f'{processes}have images {smaller}: all {free} cores decode already'
 
 
 def _difference(name: str, source: sources.Source, other_name: str, other: sources.Source) -> str:

@@ -1,12 +1,26 @@
 """A config, read: everything that the loop calls, built and checked before any training starts."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from imagenet_jax import data, distill, finetune, hosts, input_pipeline, memory, models, record, runtime, step, weights
+from imagenet_jax import (
+    data,
+    distill,
+    finetune,
+    hosts,
+    input_pipeline,
+    memory,
+    models,
+    peaks,
+    record,
+    runtime,
+    step,
+    weights,
+)
 from imagenet_jax.answer import Answer
 from imagenet_jax.data import Data
 from imagenet_jax.errors import UserError
@@ -91,6 +105,9 @@ class Experiment:
         self._check_ramp(planned.steps)
         self.steps_per_epoch = planned.steps_per_epoch
         self.steps = 1 if options.dry_run else planned.steps
+        if options.profile_steps and options.profile_steps[1] > planned.steps:
+            raise UserError(f'config.profile_steps={options.profile_steps} must end by step {planned.steps}, the last '
+                            'of the run')
         self.every = self._cadences()
         device_part = open_device_part(options, planned)
         self._check_views()
@@ -228,6 +245,16 @@ class Experiment:
             return (f'step {at}, and {stale} evaluations in a row brought no better {self.task.score} than '
                     f'{float(state.watch.best):.4f} (config.stop_after)')
         return ''
+
+    def peak_seconds(self, shape: tuple[int, ...]) -> float | None:
+        """Of a train step on images of shape (B, [V,] H, W, 3), if devices did nothing but the model's multiply-adds
+        at their peak; None where that is not known. They are three times the forward pass's, whatever is frozen,
+        computed twice or done by a teacher (as in PaLM, arXiv 2204.02311, appendix B)."""
+        peak = peaks.flops(jax.devices()[0].device_kind, self.model.dtype.name)
+        if peak is None:
+            return None
+        _, multiply_adds = summary.total(summary.layers(self.model, shape[-2]))
+        return 3 * 2 * multiply_adds * math.prod(shape[:-3]) / (peak * jax.device_count())
 
     def record(self) -> dict:
         """What the run ran on, for config.json; multiply-adds are of one image as it is evaluated."""

@@ -165,14 +165,14 @@ def _local(batch_size: int) -> int:
 
 
 def to_devices(batches: Iterator[dict], mesh: jax.sharding.Mesh,
-               left_out: Collection[str] = ('index',)) -> Iterator[tuple[dict, dict]]:
+               left_out: Collection[str] = ('index', 'bad')) -> Iterator[tuple[dict, dict]]:
     """Pairs (host batch, batch on the devices without what is left out), the next copy under way while the caller uses
     this one. On the devices integers are int32, and `bad` is 0 for every unreadable sample."""
     sharding = NamedSharding(mesh, P(DATA_AXIS))
 
     def put(batch):
         on_device = {name: _narrow(name, value) for name, value in batch.items() if name not in left_out}
-        return batch, jax.tree.map(partial(jax.make_array_from_process_local_data, sharding), on_device)
+        return batch, jax.make_array_from_process_local_data(sharding, on_device)  # in one call: half the time
 
     try:
         ahead = collections.deque()
@@ -285,7 +285,8 @@ class BadSamples:
     def check(self, batch: dict) -> None:
         """Notes a host batch's bad samples. Raises UserError past the limit, where this process is the only one; else
         all end at once, by `share` and `check_total`."""
-        for index in np.unique(batch.get('bad', ())):
+        bad = batch.get('bad', ())
+        for index in np.unique(bad) if np.max(bad, initial=-1) >= 0 else ():  # which sorts: seldom there is any
             if index < 0 or index in self._seen:
                 continue
             self._seen[int(index)] = None

@@ -27,8 +27,9 @@ _FIXED = ('model', 'loss.name', 'seed', 'batch_size', 'augment.size', 'augment.r
 # But this may: a run that ran out of memory goes on with it, on the same arrays.
 _CHANGEABLE = ('model.remat',)
 # What differs between two starts of the same run without meaning anything.
-_FREE = ('resume_unchecked', 'misclassified', 'parameter_table', 'distributed', 'run.versions', 'run.git_revision',
-         'run.device_kind', 'run.devices', 'run.hosts', 'run.parameters', 'run.multiply_adds', 'run.class_words',
+_FREE = ('resume_unchecked', 'misclassified', 'parameter_table', 'profile_steps', 'distributed', 'run.versions',
+         'run.git_revision', 'run.device_kind', 'run.devices', 'run.hosts', 'run.parameters', 'run.multiply_adds',
+         'run.class_words',
          'run.finished')
 # What is a section wherever it is; `loss` was a name in version 0.1.
 _SECTIONS = ('model', 'data', 'augment', 'policy', 'eval', 'normalize', 'erase', 'mix', 'distill', 'optimizer',

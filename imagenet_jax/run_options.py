@@ -8,6 +8,9 @@ from imagenet_jax import finetune, record
 from imagenet_jax.errors import UserError
 from imagenet_jax.options import LongInt, refuse_above
 
+# Steps: a trace of ResNet-50 has thousands of events in each.
+_LONGEST_TRACE = 1000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
@@ -48,6 +51,7 @@ class Options:
     compilation_cache: bool
     resume_unchecked: bool
     dry_run: bool
+    profile_steps: tuple[int, ...] = ()
     parameter_table: bool
     message: str
 
@@ -63,7 +67,15 @@ class Options:
             raise UserError(f'config.epochs={self.epochs} must be above 0 where config.steps is 0')
         refuse_above(self, 'config', batch_size=2**20, eval_batch_size=2**20, misclassified=400,
                      **dict.fromkeys(('epochs', 'eval_epochs', 'confusion_epochs'), 10**6))
+        self._check_profile()
         finetune.check(self.init_head, self.init_from)
+
+    def _check_profile(self):
+        steps = self.profile_steps
+        if steps and not (len(steps) == 2 and 0 <= steps[0] < steps[1] <= steps[0] + _LONGEST_TRACE
+                          and steps[1] < 2**31):
+            raise UserError(f'config.profile_steps={steps} must be (start, stop), of {_LONGEST_TRACE:,} steps at most '
+                            'after the first `start` of a run, or () for none')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Checkpoints as they lie on disk, read: what is in one, what it scored, and which is the first that loads."""
 
 import contextlib
+import dataclasses
+import json
 import logging
 import math
 import warnings
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 
@@ -19,6 +22,26 @@ log = logging.getLogger(__name__)
 ITEMS = ('state', 'contents', 'evaluation')
 # Whose score it is -> its name in `evaluation`.
 RAW, AVERAGED = 'score', 'ema_score'
+
+
+class _MadeLater(ocp.JsonCheckpointHandler):
+    """Writes what `MadeLater` makes, in the thread that writes."""
+
+    async def async_save(self, directory, item=None, args=None):
+        del item
+
+        async def write():
+            if jax.process_index() == 0:
+                (directory / 'metadata').write_text(json.dumps(args.make()))
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name='made later')]
+
+
+@ocp.args.register_with_handler(_MadeLater, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class MadeLater(ocp.args.CheckpointArgs):
+    """JSON that `make` answers, where it is to be written: in a thread, and in the first process alone. To read it too,
+    with nothing to make: Orbax takes one handler for an item."""
+    make: Callable[[], dict] | None = None
 
 
 def reader(folder: Path) -> closing:
@@ -57,7 +80,7 @@ def restore(manager, step, **item):
 
 def listed(manager, step) -> dict[str, list]:
     """Its list of arrays; raises ValueError, or whatever Orbax does, where that is not as it was saved."""
-    return contents.opened(restore(manager, step, contents=ocp.args.JsonRestore()))
+    return contents.opened(restore(manager, step, contents=MadeLater()))
 
 
 def evaluated(manager) -> dict[str, dict[int, float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from imagenet_jax import hosts, inspection, memory, record, runtime
+from imagenet_jax import hosts, inspection, memory, profiling, record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
@@ -90,28 +90,32 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
     if why := experiment.why_over(state):
         log.info('nothing to do: the run is at %s', why)
         return
-    batches = experiment.train_batches(start)
-    stack.callback(batches.close)
-    progress = Progress(start, experiment.steps, writer is not None)
-    stack.callback(progress.close)
-    meter, bad, drawn, shape = Meter(options.batch_size), experiment.bad_samples, start, None
+    batches, meter = experiment.train_batches(start), Meter(options.batch_size)
+    progress, tracer = Progress(start, experiment.steps, writer is not None), _tracer(options, writer)
+    for one in (batches, meter, progress, tracer):
+        stack.callback(one.close)
+    bad, drawn, shape = experiment.bad_samples, start, None
     for at in range(start + 1, experiment.steps + 1):
-        host_batch, batch = next(batches)
+        tracer.before(at, meter.pause)
+        host_batch, batch = meter.next(batches)
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
         began = time.perf_counter()
         if compiles:
             meter.pause()
             _compile(experiment, state, batch, writer, at, first=at == start + 1)
-        state, metrics = experiment.train_step(state, batch)
+            meter.peak_seconds = experiment.peak_seconds(batch['image'].shape)
+        with profiling.step(at):
+            state, metrics = experiment.train_step(state, batch)
         meter.add(metrics)
         progress.advance()
+        tracer.after(at, meter.pause)
         if compiles:
             meter.pause()
             log.info('compiled and made in %.1f s', time.perf_counter() - began)
         numbers, evaluating = {}, every.evaluate.due(at)
         if evaluating or every.log.due(at):
-            numbers = meter.row() | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(bad)}
+            numbers = _row(experiment, meter, at)
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:
             try:
@@ -133,6 +137,23 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
             log.info('the run ends at %s', why)
             break
         meter.resume()
+
+
+def _tracer(options, writer) -> profiling.Tracer:
+    """Of the process that writes."""
+    return profiling.Tracer(writer.workdir, options.profile_steps) if writer else profiling.Tracer(None, ())
+
+
+def _row(experiment, meter, at) -> dict:
+    """Of training, since the last one; says once that devices wait for images."""
+    row = meter.row()
+    if meter.held_up:
+        meter.held_up, meter.watching = False, False
+        share, speed = row['train/input_wait'], row['train/images_per_s']
+        log.warning('up to step %d the devices waited for images %.0f%% of the time: %s deliver %s images/s, and the '
+                    'devices would take %s; %s', at, 100 * share, experiment.data.workers, f'{speed:,.0f}',
+                    f'{speed / max(1 - share, 0.001):,.0f}', experiment.data.faster)
+    return row | {'train/epoch': at / experiment.steps_per_epoch, 'train/bad_samples': len(experiment.bad_samples)}
 
 
 def _catch_up(experiment, state, start, checkpoints, writer, results, stop) -> TrainState:

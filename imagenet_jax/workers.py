@@ -40,6 +40,15 @@ class Workers:
                 raise UserError(f'config.data.{name}={getattr(self, name)} must not be negative')
         refuse_above(self, 'config.data', processes=4096, threads=4096)
 
+    def __str__(self) -> str:
+        what, many = ('process', 'es') if self.processes else ('thread', 's')
+        return f'{self.count} {what}{many if self.count > 1 else ""}'
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.processes or self.threads or cores()
+
 
 def cores(groups: Path = Path('/sys/fs/cgroup')) -> int:
     """CPUs that this process may keep busy, 1 at least: not the machine's, but those of its affinity, and no more than

@@ -52,7 +52,7 @@ def rows(workdir: Path) -> list[dict]:
 
 def numbers(workdir: Path) -> list[dict]:
     """Rows without what a clock or an interruption decides."""
-    clock = ('seconds', 'train/images_per_s', 'resume/step')
+    clock = ('seconds', 'train/images_per_s', 'train/input_wait', 'resume/step')
     kept = [{k: v for k, v in row.items() if k not in clock} for row in rows(workdir)]
     return [row for row in kept if set(row) != {'step'}]
 

@@ -1,6 +1,7 @@
 """What is saved comes back to the bit, or not at all."""
 
 import resource
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from fixtures_checkpoint import abstract, assert_equal, at, restore, save, train_step
 
-from imagenet_jax import record
+from imagenet_jax import contents, record
 from imagenet_jax.checkpoint import Checkpoints, load_variables, save_variables
 from imagenet_jax.errors import SaveError, UserError
 from imagenet_jax.optim import SGD, Lookahead
@@ -24,6 +25,27 @@ def test_round_trip(tmp_path, state):
     restored = restore(tmp_path, state)
     assert_equal(restored, at(state, 2))
     assert restored.params['conv1']['kernel'].sharding == state.params['conv1']['kernel'].sharding
+
+
+def test_checksums_are_made_in_the_background_of_the_state_as_it_was(tmp_path, state, monkeypatch):
+    threads, made, may = [], contents.of, threading.Event()
+
+    def of(arrays):
+        may.wait(60)
+        threads.append(threading.current_thread())
+        return made(arrays)
+    monkeypatch.setattr(contents, 'of', of)
+    saving = jax.tree.map(jnp.copy, at(state, 1))  # other tests have the rest of it
+    expected = jax.tree.map(np.array, saving)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(saving)
+    # Its memory is the next step's.
+    jax.block_until_ready(jax.jit(lambda x: jax.tree.map(lambda leaf: leaf + 1, x), donate_argnums=0)(saving))
+    assert not threads
+    may.set()
+    checkpoints.close()
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+    assert_equal(restore(tmp_path, state), expected)
 
 
 def test_nothing_saved(tmp_path, state):

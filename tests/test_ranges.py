@@ -112,7 +112,8 @@ def taken(where, name, read, values):
 NONE, OFF, PART, ANY, MANY = (), (0,), (0.5,), (0, 0.5), (0, 2**31 - 1)
 TAKEN = {
     'config': {
-        'freeze': ((),), 'batch_size': NONE, 'eval_batch_size': NONE, 'epochs': PART, 'misclassified': OFF,
+        'freeze': ((),), 'profile_steps': ((),), 'batch_size': NONE, 'eval_batch_size': NONE, 'epochs': PART,
+        'misclassified': OFF,
         'eval_epochs': ANY, 'confusion_epochs': ANY,  # fractions of an epoch have steps too
         # A run may be of as many steps as int32 counts, and what comes that seldom comes once, at its end.
         **dict.fromkeys(('steps', 'eval_steps', 'checkpoint_steps', 'log_steps', 'stop_after', 'max_bad_steps', 'seed'),

@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 
 import jax
@@ -13,10 +13,14 @@ import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from imagenet_jax.metrics.idle import Idle
+
 # Of a terminal as it opens.
 _COLUMNS = 80
 # tqdm's own says the speed too, in steps.
 _BAR = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]'
+# Share of the time that devices may wait for images without a word, and steps that it has to be told of.
+_WORTH_TELLING, _WINDOW = 0.03, 20
 # Of a row of training, by its name behind train/: how it is shown, what matters most first, until the line is full; and
 # the value that goes without saying.
 _SHOWN = {'loss': ('loss {:#.4g}', None), 'accuracy': ('acc {:.4f}', None), 'bad_steps': ('bad_steps {:.0f}', 0),
@@ -26,40 +30,74 @@ _SHOWN = {'loss': ('loss {:#.4g}', None), 'accuracy': ('acc {:.4f}', None), 'bad
 
 
 class Meter:
-    """Averages of train-step metrics between two rows, and the speed, pauses left out.
+    """Averages of train-step metrics between two rows, the speed and what the devices waited, pauses left out.
 
     Args:
       batch_size: images a step.
 
     Attributes:
       bad_in_a_row: the longest run of steps without a finite loss and gradient, as far as metrics have been read.
+      held_up: whether the last row was of enough steps, and its devices waited for images for more than is worth
+        telling; never, once `watching` is False.
+      peak_seconds: that a step would take if its devices computed nothing but the model at their peak; None where that
+        is not known.
     """
     # Steps that may be in flight: enough to keep devices busy, few enough that batches do not pile up on them.
     in_flight = 2
+    # Steps whose metrics may lie on the devices, where rows are seldom.
+    _unread_at_most = 256
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
         self._rows: list[dict] = []
         self._waiting: list[dict] = []
-        self._steps, self._seconds, self._since = 0, 0.0, None
-        self.bad_in_a_row = 0
+        self._made: list[dict] = []
+        self._idle = Idle()
+        self._since = None
+        self._restart()
+        self.bad_in_a_row, self.peak_seconds = 0, None
+        self.held_up, self.watching = False, True
+
+    def _restart(self):
+        self._rows, self._steps, self._seconds, self._waited, self._at_peak = [], 0, 0.0, 0.0, 0.0
+
+    def next(self, batches: Iterator[tuple[dict, dict]]) -> tuple[dict, dict]:
+        """The next (host batch, batch on the devices); what these wait for it counts, where it has images of a host."""
+        began = time.perf_counter()
+        host_batch, batch = next(batches)
+        if self._since is not None and host_batch:
+            self._waited += self._idle.seconds(began)
+        return host_batch, batch
 
     def add(self, metrics: dict) -> None:
-        """Takes a step's metrics, still being computed, and waits for those of the step `in_flight` before."""
+        """Takes a step's metrics, still being computed, and waits for those of the step `in_flight` before.
+
+        Of these it looks at bad_in_a_row alone, whose copy was asked for when its step was started; all others are
+        fetched together.
+        """
+        self._idle.add(metrics['bad_in_a_row'])
+        metrics['bad_in_a_row'].copy_to_host_async()
         self._waiting.append(metrics)
-        self._steps += self._since is not None
+        if self._since is not None:
+            self._steps += 1
+            self._at_peak += self.peak_seconds or 0.0
         while len(self._waiting) > self.in_flight:
+            self._look()
+
+    def _look(self):
+        self._made.append(self._waiting.pop(0))
+        self.bad_in_a_row = max(self.bad_in_a_row, int(self._made[-1]['bad_in_a_row']))
+        if len(self._made) >= self._unread_at_most:
             self._read()
 
     def _read(self):
-        row = jax.tree.map(float, jax.device_get(self._waiting.pop(0)))
-        self._rows.append(row)
-        self.bad_in_a_row = max(self.bad_in_a_row, int(row['bad_in_a_row']))
+        self._rows += jax.tree.map(float, jax.device_get(self._made))
+        self._made = []
 
     def pause(self) -> None:
         """Waits for the steps in flight and stops the clock."""
         while self._waiting:
-            self._read()
+            self._look()
         if self._since is not None:
             self._seconds += time.perf_counter() - self._since
             self._since = None
@@ -71,6 +109,9 @@ class Meter:
 
     def row(self) -> dict[str, float]:
         """The row since the last one: means over the finite steps, counters as they are now. Pauses."""
+        while self._waiting:
+            self._look()
+        self._read()
         self.pause()
         good = [r for r in self._rows if r['bad_in_a_row'] == 0]
         row = {f'train/{name}': float(np.mean([r[name] for r in good])) if good else math.nan
@@ -78,8 +119,16 @@ class Meter:
         row |= {f'train/{name}': self._rows[-1][name] for name in ('learning_rate', 'loss_scale', 'bad_steps')}
         if self._steps:
             row['train/images_per_s'] = self._steps * self._batch_size / self._seconds
-        self._rows, self._steps, self._seconds = [], 0, 0.0
+            row['train/input_wait'] = waited = self._waited / self._seconds
+            self.held_up = self.watching and waited > _WORTH_TELLING and self._steps >= _WINDOW
+            if self.peak_seconds is not None:
+                row['train/model_flops_utilization'] = self._at_peak / self._seconds
+        self._restart()
         return row
+
+    def close(self) -> None:
+        """Ends its thread."""
+        self._idle.close()
 
 
 class Progress:

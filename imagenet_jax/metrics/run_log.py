@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 # What TensorBoard shows in a group of its own: what a row of training has beside what is learnt.
 _OF_THE_RUN = {f'train/{name}': f'run/{name}'
-               for name in ('epoch', 'learning_rate', 'loss_scale', 'bad_steps', 'bad_samples')} | {
+               for name in ('epoch', 'learning_rate', 'loss_scale', 'bad_steps', 'bad_samples', 'input_wait',
+                            'model_flops_utilization')} | {
                    'eval/bad_samples': 'run/eval_bad_samples'}
 
 

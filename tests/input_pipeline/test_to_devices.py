@@ -18,7 +18,7 @@ def test_to_devices_keeps_order_and_content(good):
     pairs = list(to_devices((batch for batch in expected), mesh))
     assert_same([host for host, _ in pairs], expected)
     for host, device in pairs:
-        assert device.keys() == host.keys() - {'index'}
+        assert device.keys() == host.keys() - {'index', 'bad'}
         for name, value in device.items():
             assert len(value.sharding.device_set) == 8 and value.addressable_shards[0].data.shape[0] == 1
             np.testing.assert_array_equal(value, host[name])

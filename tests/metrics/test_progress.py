@@ -5,6 +5,7 @@ import itertools
 import math
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from imagenet_jax.metrics import progress
@@ -12,8 +13,9 @@ from imagenet_jax.metrics.progress import Meter, Progress, evaluation_lines
 
 
 def metrics(loss=1.0, bad=0, bad_steps=0):
-    return {'loss': loss, 'accuracy': 0.5, 'grad_norm': 2.0, 'learning_rate': 0.1 * loss, 'loss_scale': 1.0,
-            'bad_steps': bad_steps, 'bad_in_a_row': bad}
+    row = {'loss': loss, 'accuracy': 0.5, 'grad_norm': 2.0, 'learning_rate': 0.1 * loss, 'loss_scale': 1.0,
+           'bad_steps': bad_steps, 'bad_in_a_row': bad}
+    return {name: jnp.float32(value) for name, value in row.items()}
 
 
 @pytest.fixture
@@ -27,8 +29,8 @@ def test_a_row_has_means_of_finite_steps_and_the_newest_counters():
     for one in (metrics(1.0), metrics(math.nan, 1, 1), metrics(math.inf, 2, 2), metrics(4.0, 0, 2)):
         meter.add(one)
     row = meter.row()
-    assert row == {'train/loss': 2.5, 'train/accuracy': 0.5, 'train/grad_norm': 2.0, 'train/learning_rate': 0.4,
-                   'train/loss_scale': 1.0, 'train/bad_steps': 2.0}
+    assert row == {'train/loss': 2.5, 'train/accuracy': 0.5, 'train/grad_norm': 2.0,
+                   'train/learning_rate': pytest.approx(0.4), 'train/loss_scale': 1.0, 'train/bad_steps': 2.0}
     assert meter.bad_in_a_row == 2
     meter.add(metrics(math.nan, 1, 3))
     assert math.isnan(meter.row()['train/loss'])  # of this step alone
@@ -41,6 +43,20 @@ def test_metrics_are_read_two_steps_late():
     assert meter.bad_in_a_row == 1
     meter.pause()
     assert meter.bad_in_a_row == 3
+
+
+def test_metrics_are_fetched_once_a_row_but_for_the_count_of_bad_steps(monkeypatch):
+    fetched = []
+    monkeypatch.setattr(progress.jax, 'device_get', lambda tree: fetched.append(len(tree)) or tree)
+    meter = Meter(8)
+    for _ in range(9):
+        meter.add(metrics())
+    meter.row()
+    assert fetched == [9]
+    monkeypatch.setattr(Meter, '_unread_at_most', 4)  # a row that never comes does not fill the devices
+    for _ in range(11):
+        meter.add(metrics())
+    assert fetched == [9, 4, 4]
 
 
 def test_speed_leaves_pauses_out(clock):
