@@ -1,6 +1,7 @@
 """What a model computes in inference and in training, as programs for batches of any size."""
 
 import abc
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import input_pipeline, runtime
@@ -29,8 +30,8 @@ class Work(abc.ABC):
     """
     name: str
 
-    def __init__(self, experiment: Experiment, size: int, unit: int):
-        self._mesh, self._source, self.size, self.unit = experiment.mesh, experiment.train, size, unit
+    def __init__(self, experiment: Experiment, mesh: Mesh, size: int, unit: int):
+        self._mesh, self._source, self.size, self.unit = mesh, experiment.train, size, unit
 
     @abc.abstractmethod
     def lower(self, batch: int) -> jax.stages.Lowered:
@@ -57,8 +58,8 @@ class Inference(Work):
     """uint8 images -> logits, as an evaluation makes them."""
     name = 'infer'
 
-    def __init__(self, experiment: Experiment, size: int):
-        super().__init__(experiment, size, experiment.mesh.size)
+    def __init__(self, experiment: Experiment, mesh: Mesh, size: int):
+        super().__init__(experiment, mesh, size, mesh.size)
         self._model, normalize = experiment.model, experiment.train_step.normalize
 
         def answer(variables, images):
@@ -83,9 +84,10 @@ class Training(Work):
     """The whole update of a run: `step.TrainStep` as its config makes it."""
     name = 'train'
 
-    def __init__(self, experiment: Experiment, size: int, views: int):
-        super().__init__(experiment, size, experiment.mesh.size * experiment.options.accumulation)
-        self._step, self._views = experiment.train_step, (views,) if views > 1 else ()
+    def __init__(self, experiment: Experiment, mesh: Mesh, size: int, views: int):
+        super().__init__(experiment, mesh, size, mesh.size * experiment.options.accumulation)
+        self._step = dataclasses.replace(experiment.train_step, mesh=mesh)
+        self._views = (views,) if views > 1 else ()
 
     def lower(self, batch):
         step = self._step
@@ -111,12 +113,14 @@ class Program(NamedTuple):
     seconds: float
 
 
-def works(config: Mapping[str, Any], *, size: int | None = None) -> tuple[nn.Module, Inference, Training]:
+def works(config: Mapping[str, Any], *, size: int | None = None,
+          mesh: Mesh | None = None) -> tuple[nn.Module, Inference, Training]:
     """A config's model, and what a run of it computes, on images that are drawn.
 
     Args:
       config: of a run; its data is not read.
       size: side of the images, where not the config's.
+      mesh: of `step.make_mesh`, where not all devices here; those of another machine can be compiled for.
 
     Raises:
       UserError: what a run of this config would refuse.
@@ -130,8 +134,9 @@ def works(config: Mapping[str, Any], *, size: int | None = None) -> tuple[nn.Mod
     unit = jax.device_count() * config['accumulation']
     experiment = Experiment({**config, 'eval': view, 'augment': augment, 'batch_size': unit,
                              'eval_batch_size': jax.device_count()})
-    return (experiment.model, Inference(experiment, view['size']),
-            Training(experiment, augment['size'], augment['views'] or 1))
+    mesh = mesh or experiment.mesh
+    return (experiment.model, Inference(experiment, mesh, view['size']),
+            Training(experiment, mesh, augment['size'], augment['views'] or 1))
 
 
 def compiled(work: Work, batch: int, clock: Callable[[], float] = time.perf_counter) -> Program:
