@@ -148,7 +148,8 @@ def test_switches_live_together_and_resume(row, images, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(first, None)
     whole = jax.device_get(trained(first, 1, 3))
-    resumed = jax.device_get(trained(checkpoints.restore(experiment.abstract_state()), 1, 3))
+    restored = checkpoints.restore(experiment.abstract_state(), experiment.train_step.beside)
+    resumed = jax.device_get(trained(restored, 1, 3))
     checkpoints.close()
     jax.tree.map(np.testing.assert_array_equal, whole, resumed)
     assert whole.step == 3

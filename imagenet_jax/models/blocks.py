@@ -111,6 +111,16 @@ def excite(x: jax.Array, ratio: int, layers: Layers) -> jax.Array:
     return SqueezeExcite(divisible(x.shape[-1] / ratio), layers, name='se')(x) if ratio else x
 
 
+def end(x: jax.Array, y: jax.Array, name: str, se_ratio: int, layers: Layers) -> jax.Array:
+    """The end of a residual block: the branch's last norm, its gate, the sum with the shortcut x, the activation.
+
+    To be called once inside a compact method: it makes the norm there, by its name, and see `excite`, `Layers.join`.
+    """
+    if not se_ratio:
+        return layers.norm_join_act(x, y, name)
+    return layers.act(layers.join(x, excite(layers.norm(name, ends_branch=True)(y), se_ratio, layers)))
+
+
 def classify(x: jax.Array, num_classes: int, layers: Layers, name: str) -> jax.Array:
     """Global average pool and dense classifier: (N, H, W, C) -> (N, num_classes), or (N, C) where there are no classes.
 

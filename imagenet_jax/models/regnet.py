@@ -50,10 +50,9 @@ class Block(nn.Module):
         y = conv(3, self.stride, self.width // self.group_width, drops=True, name='conv2')(y)
         if self.excite:
             y = SqueezeExcite(round(x.shape[-1] / 4), self.layers, name='se')(y)
-        y = conv(1, act=False, ends_branch=True, name='conv3')(y)
         if x.shape != y.shape:
             x = conv(1, self.stride, act=False, name='downsample')(x)
-        return self.layers.act(self.layers.join(x, y))
+        return conv(1, name='conv3')(y, x)
 
 
 class Stage(nn.Module):

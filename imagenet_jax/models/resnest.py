@@ -57,10 +57,10 @@ class Bottleneck(nn.Module):
         y = SplitAttention(self.width, stride, layers, name='conv2')(y)
         if stride != self.stride:
             y = nn.avg_pool(y, (3, 3), (self.stride, self.stride), ((1, 1), (1, 1)))
-        y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
+        y = layers.conv(self.width * 4, 1, name='conv3')(y)
         shortcut = AverageShortcut if self.average_down else ProjectionShortcut
         x = shortcut(layers, name='downsample')(x, y.shape[-1], self.stride)
-        return layers.act(layers.join(x, y))
+        return layers.norm_join_act(x, y, 'bn3')
 
 
 class ResNeSt(NormedResidualNetwork):

@@ -15,7 +15,7 @@ from imagenet_jax.models.blocks import (
     ProjectionShortcut,
     Stage,
     classify,
-    excite,
+    end,
 )
 from imagenet_jax.models.layers import LIP, Layers, strided
 from imagenet_jax.models.network import NormedResidualNetwork, refuse_beside_lip
@@ -41,10 +41,9 @@ class BasicBlock(nn.Module):
         pool, kernel, stride = strided(x, self.stride, layers)
         y = layers.conv(self.width, kernel, layers.conv_stride(stride), name='conv1')(pool(x, 'lip'))
         y = layers.blur(layers.norm_act(y, 'bn1', drops=True), stride)
-        y = layers.norm('bn2', ends_branch=True)(layers.conv(self.width, 3, name='conv2')(y))
-        y = excite(y, self.se_ratio, layers)
+        y = layers.conv(self.width, 3, name='conv2')(y)
         x = self.shortcut(layers, name='downsample')(pool(x, 'downsample_lip'), y.shape[-1], stride)
-        return layers.act(layers.join(x, y))
+        return end(x, y, 'bn2', self.se_ratio, layers)
 
 
 class Bottleneck(nn.Module):
@@ -73,10 +72,9 @@ class Bottleneck(nn.Module):
         y = layers.blur(layers.norm_act(y, 'bn1'), first)
         y = layers.conv(inner, kernel, layers.conv_stride(second), self.groups, name='conv2')(pool(y, 'lip'))
         y = layers.blur(layers.norm_act(y, 'bn2', drops=True), second)
-        y = layers.norm('bn3', ends_branch=True)(layers.conv(self.width * 4, 1, name='conv3')(y))
-        y = excite(y, self.se_ratio, layers)
+        y = layers.conv(self.width * 4, 1, name='conv3')(y)
         x = self.shortcut(layers, name='downsample')(pool(x, 'downsample_lip'), y.shape[-1], stride)
-        return layers.act(layers.join(x, y))
+        return end(x, y, 'bn3', self.se_ratio, layers)
 
 
 class ResNet(NormedResidualNetwork):

@@ -79,7 +79,10 @@ def operations(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
 
 
 def _within(equation: core.JaxprEqn) -> Iterator[core.JaxprEqn]:
-    inner = [p for value in equation.params.values() for p in jax.tree.leaves(
+    params = equation.params
+    if params.get('branches_platforms'):  # of forms by platform the last is what is written
+        params = {'branches': params['branches'][-1:]}
+    inner = [p for value in params.values() for p in jax.tree.leaves(
         value, is_leaf=lambda x: isinstance(x, (core.Jaxpr, core.ClosedJaxpr)))
         if isinstance(p, (core.Jaxpr, core.ClosedJaxpr))]
     if not inner:

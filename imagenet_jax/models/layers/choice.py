@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_jax.errors import UserError, unknown
-from imagenet_jax.models.layers import pools
+from imagenet_jax.models.layers import gpu_convs, pools
 from imagenet_jax.models.layers.activations import ACTIVATIONS
 from imagenet_jax.models.layers.deformable import DeformableConv
 from imagenet_jax.models.layers.drops import DropBlock, DropPath
 from imagenet_jax.models.layers.dtypes import FLOAT32
-from imagenet_jax.models.layers.norms import ACTIVATING_NORMS, NORMS
+from imagenet_jax.models.layers.norms import ACTIVATING_NORMS, FUSING_NORMS, NORMS
 
 dense_init = nn.initializers.normal(0.01)
 
@@ -79,6 +79,14 @@ class Layers:
         if not 0 <= self.deformable_stages <= 3:
             raise UserError(f'model.deformable={self.deformable_stages} must be from 0 to 3')
 
+    @property
+    def _drops_paths(self) -> bool:
+        return self.train and self.drop_path_rate > 0
+
+    @property
+    def _drops_blocks(self) -> bool:
+        return self.train and self.drop_block_rate > 0
+
     def conv(self, features: int, kernel: int, stride: int = 1, groups: int = 1, *, name: str,
              padding: int | None = None, use_bias: bool = False, init=None,
              bias_init=nn.initializers.zeros) -> nn.Module:
@@ -93,7 +101,7 @@ class Layers:
         padding = kernel // 2 if padding is None else padding
         return nn.Conv(features, (kernel, kernel), (stride, stride), padding=padding, feature_group_count=groups,
                        use_bias=use_bias, kernel_init=init or he_init(groups), bias_init=bias_init, dtype=self.dtype,
-                       param_dtype=self.param_dtype, name=name)
+                       param_dtype=self.param_dtype, conv_general_dilated=gpu_convs.conv, name=name)
 
     def dense(self, features: int, *, name: str, use_bias: bool = True, bias_init=nn.initializers.zeros) -> nn.Dense:
         """A dense layer that starts at N(0, .01)."""
@@ -102,8 +110,10 @@ class Layers:
 
     def norm(self, name: str, *, ends_branch: bool = False) -> nn.Module:
         """A norm that no activation follows; `ends_branch`: it is the last of a residual branch."""
-        zero = ends_branch and self.zero_gamma
-        return self._norm(NORMS, name, nn.initializers.zeros if zero else nn.initializers.ones)
+        return self._norm(NORMS, name, self._scale_init(ends_branch))
+
+    def _scale_init(self, ends_branch):
+        return nn.initializers.zeros if ends_branch and self.zero_gamma else nn.initializers.ones
 
     def norm_act(self, x, name, *, drops: bool = False):
         """A norm and the activation, of a map; or of a pair of maps, the second of which may be None, by two names.
@@ -112,15 +122,26 @@ class Layers:
         inside a compact method: it makes the norm there.
         """
         joined = self.norm_kind in ACTIVATING_NORMS
-        norm = partial(self._norm, ACTIVATING_NORMS if joined else NORMS)
+        fused = self.norm_kind in FUSING_NORMS and not (drops and self._drops_blocks)
+        norm = partial(self._norm, ACTIVATING_NORMS if joined else NORMS,
+                       **{'act': ACTIVATIONS[self.act_kind]} if fused else {})
         x = jax.tree.map(lambda name, x: None if x is None else norm(name)(x), name, x)
         x = self.drop_block(x) if drops else x
-        return x if joined else self.act(x)
+        return x if joined or fused else self.act(x)
 
-    def _norm(self, registry, name, scale_init=nn.initializers.ones):
+    def norm_join_act(self, x: jax.Array, y: jax.Array, name: str) -> jax.Array:
+        """The end of a residual block: `y`, of its branch, through its last norm, `join` with `x`, the activation.
+
+        To be called once in a compact method: it makes the norm there, and what `join` makes.
+        """
+        if self.norm_kind in FUSING_NORMS and self.act_kind == 'relu' and not self._drops_paths:
+            return self._norm(NORMS, name, self._scale_init(ends_branch=True), act=ACTIVATIONS['relu'])(y, x)
+        return self.act(self.join(x, self.norm(name, ends_branch=True)(y)))
+
+    def _norm(self, registry, name, scale_init=nn.initializers.ones, **more):
         return registry[self.norm_kind](train=self.train, momentum=self.momentum, epsilon=self.epsilon,
                                         scale_init=scale_init, dtype=self.dtype, param_dtype=self.param_dtype,
-                                        name=name)
+                                        name=name, **more)
 
     def act(self, x):
         """The activation, of a map or of a pair of them; not after a norm, where `norm_act` is it."""
@@ -147,7 +168,7 @@ class Layers:
 
         To be called once in a compact method: it makes DropPath there, as `drop_path`, where there is a rate.
         """
-        if self.train and self.drop_path_rate:
+        if self._drops_paths:
             y = DropPath(self.drop_path_rate, name='drop_path')(y)
         return jax.tree.map(operator.add, x, y)
 
@@ -156,7 +177,7 @@ class Layers:
 
         To be called once in a compact method: it makes the module there, as `drop_block`, where there is a rate.
         """
-        if not (self.train and self.drop_block_rate):
+        if not self._drops_blocks:
             return x
         rate = self.drop_block_rate if self.progress is None else self.drop_block_rate * self.progress
         return DropBlock(rate, name='drop_block')(x)

@@ -12,7 +12,7 @@ from imagenet_jax.models.layers.pools import global_mean
 
 
 class ConvNorm(nn.Module):
-    """Convolution, norm and, unless it is linear, activation.
+    """Convolution, norm and, unless it is linear, activation; called with a shortcut, the end of a residual block.
 
     Attributes:
       features, kernel, stride, groups: of the convolution.
@@ -34,8 +34,10 @@ class ConvNorm(nn.Module):
     names: tuple[str, str] = ('0', '1')
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, shortcut=None):
         x = self.layers.conv(self.features, self.kernel, self.stride, self.groups, name=self.names[0])(x)
+        if shortcut is not None:
+            return self.layers.norm_join_act(shortcut, x, self.names[1])
         if self.act:
             return self.layers.norm_act(x, self.names[1], drops=self.drops)
         return self.layers.norm(self.names[1], ends_branch=self.ends_branch)(x)

@@ -11,20 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from imagenet_jax.models.layers.batch_norm import Activation, affine, batch_norm, finish
 from imagenet_jax.models.layers.dtypes import at_least_float32
 
 # Name of the mesh axis that the data is split over; synchronous BatchNorm averages over it.
 DATA_AXIS = 'data'
 # Collection of the norms that training leaves alone: {path of the norm: {'norm': ()}}.
 FROZEN = 'frozen'
-
-
-class BatchNorm(nn.BatchNorm):
-    """Flax's; uses and keeps its running statistics in training too where the collection FROZEN has an entry for it."""
-    train: bool = False
-
-    def __call__(self, x):
-        return super().__call__(x, use_running_average=not self.train or self.has_variable(FROZEN, 'norm'))
 
 
 class _Norm(nn.Module):
@@ -39,11 +32,15 @@ class _Norm(nn.Module):
     @nn.nowrap
     def _affine(self, x, trained=True):
         """Each channel times its scale, plus its bias."""
-        scale, bias = (self.param(name, init, x.shape[-1:], self.param_dtype)
-                       for name, init in (('scale', self.scale_init), ('bias', nn.initializers.zeros)))
+        scale, bias = self._scale_and_bias(x)
         if not trained:
             scale, bias = jax.lax.stop_gradient((scale, bias))
         return (x * scale + bias).astype(self.dtype)
+
+    @nn.nowrap
+    def _scale_and_bias(self, x):
+        return [self.param(name, init, x.shape[-1:], self.param_dtype)
+                for name, init in (('scale', self.scale_init), ('bias', nn.initializers.zeros))]
 
     @nn.nowrap
     def _kept(self, name, shape):
@@ -54,13 +51,49 @@ class _Norm(nn.Module):
     def _running(self, **batch):
         """What to normalise by: the batch's statistics, which move the running ones, or those where they are used."""
         kept = {name: self._kept(name, value.shape) for name, value in batch.items()}
-        if not self.train or self.has_variable(FROZEN, 'norm'):
+        if self._by_running():
             return [variable.value for variable in kept.values()]
-        if not self.is_initializing():
-            for name, old in kept.items():
-                new = self.momentum * old.value + (1 - self.momentum) * batch[name]
-                old.value = new.astype(old.value.dtype)
+        self._move(kept, batch)
         return list(batch.values())
+
+    @nn.nowrap
+    def _by_running(self):
+        """Whether to normalise by the running statistics."""
+        return not self.train or self.has_variable(FROZEN, 'norm')
+
+    @nn.nowrap
+    def _move(self, kept, batch):
+        """The running statistics towards the batch's, both by name."""
+        if self.is_initializing():
+            return
+        for name, old in kept.items():
+            new = self.momentum * old.value + (1 - self.momentum) * batch[name]
+            old.value = new.astype(old.value.dtype)
+
+
+class BatchNorm(_Norm):
+    """Each channel's mean and variance over the batch (arXiv 1502.03167); variances are biased.
+
+    Called as (x, shortcut): the shortcut, a map of x's shape, is added before the activation, which is ReLU then.
+
+    Attributes:
+      axis_name: of the mesh axis that a batch's statistics are averaged over; None: they are of the device's images.
+      act: the activation that follows, or None.
+    """
+    axis_name: str | None = None
+    act: Activation | None = None
+
+    @nn.compact
+    def __call__(self, x, shortcut=None):
+        scale, bias = self._scale_and_bias(x)
+        kept = {name: self._kept(name, x.shape[-1:]) for name in ('mean', 'var')}
+        if self._by_running():
+            slope = scale * jax.lax.rsqrt(kept['var'].value + self.epsilon)
+            return finish(affine(x, kept['mean'].value, slope, bias), shortcut, self.act, self.dtype)
+        axis_name = None if self.is_initializing() else self.axis_name  # there no mesh is
+        y, mean, var = batch_norm(x, shortcut, scale, bias, self.act, self.epsilon, axis_name, self.dtype)
+        self._move(kept, {'mean': mean, 'var': var})
+        return y
 
 
 class FrozenBatchNorm(_Norm):
@@ -142,6 +175,8 @@ def _pooled(mean, var, axis):
 # 'batch': statistics of the device's own images; 'sync': of the global batch.
 NORMS = {'batch': BatchNorm, 'sync': partial(BatchNorm, axis_name=DATA_AXIS), 'group': GroupNorm,
          'switchable': SwitchableNorm, 'evonorm_b0': EvoNormB0, 'frozen': FrozenBatchNorm}
+# Those that take the activation which follows as `act`, and a shortcut before it.
+FUSING_NORMS = frozenset({'batch', 'sync'})
 # Those that are another layer where an activation follows: that layer, which is the activation as well.
 ACTIVATING_NORMS = {'evonorm_b0': partial(EvoNormB0, act=True)}
 

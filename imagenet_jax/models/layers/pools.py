@@ -1,5 +1,6 @@
 """Pools of (N, H, W, C)."""
 
+import itertools
 from functools import partial
 
 import flax.linen as nn
@@ -74,29 +75,39 @@ def _max_pool(x, window, stride, padding):
 
 
 def _max_pool_forward(x, window, stride, padding):
-    y = _max_pool(x, window, stride, padding)
-    return y, (x, y)
+    """Keeps which pixel of its window the first maximum is, a byte each, and of the map nothing."""
+    edge = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    padded = jnp.pad(x, edge, constant_values=-jnp.inf)
+    taps = [padded[:, i:padded.shape[1] - window + 1 + i:stride, j:padded.shape[2] - window + 1 + j:stride]
+            for i in range(window) for j in range(window)]
+    y, first = taps[0], jnp.zeros(taps[0].shape, np.min_scalar_type(window**2 + 1))
+    for k, tap in enumerate(taps[1:], 1):
+        first = jnp.where(tap > y, k, first)
+        y = jnp.maximum(y, tap)
+    return y, (first, x.shape)
 
 
 def _max_pool_backward(window, stride, padding, saved, g):
-    x, y = saved
-    n, height, width, c = x.shape
-    rows, columns = y.shape[1:3]
-    edge = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = jnp.pad(x, edge, constant_values=-jnp.inf)
-    size_h, size_w = padded.shape[1:3]
-    free = jnp.ones(y.shape, bool)
-    total = jnp.zeros(padded.shape, g.dtype)
-    zero = jnp.zeros((), g.dtype)
-    for i in range(window):
-        for j in range(window):
-            last = (i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1)
-            hit = free & (jax.lax.slice(padded, (0, i, j, 0), (n, *last, c), (1, stride, stride, 1)) == y)
-            free &= ~hit
-            # The transpose of a strided slice: zeros between the values and around them.
-            total += jax.lax.pad(jnp.where(hit, g, zero), zero, (
-                (0, 0, 0), (i, size_h - last[0], stride - 1), (j, size_w - last[1], stride - 1), (0, 0, 0)))
-    return (total[:, padding:padding + height, padding:padding + width],)
+    """Each pixel asks the windows that it may be in whether it is their first maximum."""
+    first, (_, *sides, _) = saved
+    nowhere, outside = window**2, window**2 + 1  # no pixel of a window has these numbers
+
+    def near(x, windows, fill):
+        """x of the window so many beyond that which has the number of a pixel's stride, for every pixel."""
+        for axis, (side, beyond) in enumerate(zip(sides, windows, strict=True), 1):
+            after = -(-side // stride) + beyond - x.shape[axis]
+            edges = [(-beyond, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+            x = jnp.repeat(jax.lax.pad(x, jnp.array(fill, x.dtype), edges), stride, axis)
+        return x[:, :sides[0], :sides[1]]
+    total, zero = 0, jnp.zeros((), g.dtype)
+    beyond = range(-((window - 1 - padding) // stride), (stride - 1 + padding) // stride + 1)
+    for windows in itertools.product(beyond, repeat=2):
+        places = [np.arange(side) % stride + padding - stride * further
+                  for side, further in zip(sides, windows, strict=True)]
+        inside = np.logical_and.outer(*((place >= 0) & (place < window) for place in places))
+        pixel = np.where(inside, np.add.outer(places[0] * window, places[1]), nowhere).astype(first.dtype)
+        total += jnp.where(near(first, windows, outside) == pixel[..., None], near(g, windows, 0), zero)
+    return (total,)
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)

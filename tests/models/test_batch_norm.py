@@ -1,0 +1,159 @@
+"""BatchNorm with what follows it, and the gradient of its own that it has, against Flax's and what JAX derives."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from imagenet_jax import step
+from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, BatchNorm, Layers
+
+pytestmark = pytest.mark.numerics
+ACTS = [None, *ACTIVATIONS]
+
+
+class Plain(nn.Module):
+    """The same by Flax's module and JAX's derivative."""
+    act: str | None = None
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, shortcut=None):
+        y = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype,
+                         name='bn')(x)
+        y = y if shortcut is None else y + shortcut
+        return ACTIVATIONS[self.act](y) if self.act else y
+
+
+class Ours(nn.Module):
+    act: str | None = None
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, shortcut=None):
+        return BatchNorm(train=True, act=self.act and ACTIVATIONS[self.act], axis_name=self.axis_name,
+                         dtype=self.dtype, name='bn')(x, shortcut)
+
+
+def drawn(shape, seed, dtype=np.float32):
+    random = np.random.default_rng(seed)
+    return (random.normal(size=shape) * random.uniform(0.5, 2, shape[-1]) + random.normal(size=shape[-1])).astype(dtype)
+
+
+def variables(channels):
+    params = {name: drawn((channels,), seed) for seed, name in enumerate(('scale', 'bias'), 5)}
+    return {'params': {'bn': params}, 'batch_stats': {'bn': {'mean': np.zeros(channels, np.float32),
+                                                             'var': np.ones(channels, np.float32)}}}
+
+
+def with_gradients(module, x, shortcut, weights, given):
+    """(answer, statistics, gradients of the parameters, of the map and of the shortcut)."""
+    def loss(params, x, shortcut):
+        y, updated = module.apply(given | {'params': params}, x, shortcut, mutable=['batch_stats'])
+        return (y.astype(weights.dtype) * weights).sum(), (y, updated)
+    which = (0, 1) if shortcut is None else (0, 1, 2)
+    gradients, (y, updated) = jax.grad(loss, which, has_aux=True)(given['params'], x, shortcut)
+    return y, updated, gradients
+
+
+def close(a, b, **tolerance):
+    jax.tree.map(partial(np.testing.assert_allclose, **tolerance), a, b)
+
+
+@pytest.mark.parametrize('act', ACTS)
+@pytest.mark.parametrize('shape', [(4, 5, 6, 8), (16, 8), (3, 1, 1, 8)])
+def test_it_is_flaxs(act, shape):
+    arguments = drawn(shape, 0), None, drawn(shape, 1), variables(shape[-1])
+    for ours, theirs in zip(*(jax.jit(partial(with_gradients, kind(act)))(*arguments) for kind in (Ours, Plain)),
+                            strict=True):
+        close(ours, theirs, rtol=2e-4, atol=2e-5)
+
+
+def test_with_a_shortcut_it_is_the_end_of_a_block():
+    shape = (4, 5, 6, 8)
+    arguments = drawn(shape, 0), drawn(shape, 2), drawn(shape, 1), variables(8)
+    ours, theirs = (jax.jit(partial(with_gradients, kind('relu')))(*arguments) for kind in (Ours, Plain))
+    close(ours, theirs, rtol=2e-4, atol=2e-5)
+    assert len(ours[2]) == 3 and np.any(ours[2][2] == 0) and np.any(ours[2][2] != 0)
+
+
+@pytest.mark.parametrize('shortcut', [False, True])
+def test_over_devices_it_is_of_the_whole_batch(shortcut):
+    """Of axis_name: statistics and gradients of eight devices' images together."""
+    shape, mesh = (16, 3, 3, 4), step.make_mesh()
+    x, added, weights, given = drawn(shape, 0), drawn(shape, 2) if shortcut else None, drawn(shape, 1), variables(4)
+    whole = with_gradients(Ours('relu'), x, added, weights, given)
+
+    def part(x, added, weights):
+        params = jax.lax.pcast(given, DATA_AXIS, to='varying')
+        y, updated, (of_params, *of_maps) = with_gradients(Ours('relu', DATA_AXIS), x, added, weights, params)
+        return y, jax.lax.pmean(updated, DATA_AXIS), jax.lax.psum(of_params, DATA_AXIS), of_maps
+    split = jax.shard_map(part, mesh=mesh, in_specs=P(DATA_AXIS), out_specs=(P(DATA_AXIS), P(), P(), P(DATA_AXIS)))
+    y, updated, of_params, of_maps = jax.jit(split)(x, added, weights)
+    close((y, updated, (of_params, *of_maps)), whole, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.parametrize('shortcut', [False, True])
+def test_in_half_precision_it_errs_no_more_than_what_is_derived(dtype, shortcut):
+    """Against float64's gradients, by the root of the mean square."""
+    shape = (32, 6, 6, 16)
+    x, added, weights = (np.asarray(jnp.asarray(drawn(shape, seed), dtype).astype(np.float32)) for seed in (0, 2, 1))
+    added = added if shortcut else None
+
+    def gradients(kind, dtype):
+        half = partial(jnp.asarray, dtype=dtype)
+        _, _, (_, *of_maps) = with_gradients(kind('relu', dtype=jnp.dtype(dtype)), half(x),
+                                             None if added is None else half(added), weights, variables(16))
+        return [np.asarray(g, np.float64) for g in of_maps]
+    with jax.enable_x64(True):
+        right = [np.asarray(g) for g in with_gradients(
+            Plain('relu', dtype=jnp.float64), x.astype(np.float64), None if added is None else added.astype(np.float64),
+            weights.astype(np.float64), jax.tree.map(np.float64, variables(16)))[2][1:]]
+    for ours, derived, g in zip(gradients(Ours, dtype), gradients(Plain, dtype), right, strict=True):
+        errors = [np.sqrt(np.mean((found - g)**2)) for found in (ours, derived)]
+        assert errors[0] <= errors[1] * 1.001
+    assert errors[1] > 0 or shortcut  # whose gradient is a selection, and exact
+
+
+def test_the_gradient_keeps_the_map_and_of_a_block_the_answer():
+    x, shortcut = drawn((4, 5, 6, 8), 0), drawn((4, 5, 6, 8), 2)
+
+    def kept(*maps):
+        _, pull = jax.vjp(lambda *maps: Ours('relu').apply(variables(8), *maps, mutable=['batch_stats'])[0], *maps)
+        return sum(leaf.size == x.size for leaf in jax.tree.leaves(pull))
+    assert (kept(x), kept(x, shortcut)) == (1, 2)
+
+
+def test_layers_choose_it():
+    """A norm, an activation and a shortcut are one module's, but where something drops parts in between."""
+    class Block(nn.Module):
+        layers: Layers
+
+        @nn.compact
+        def __call__(self, x):
+            return self.layers.norm_join_act(x, self.layers.norm_act(x, 'bn1', drops=True), 'bn2')
+
+    def calls(**options):
+        seen = []
+
+        def note(call, args, kwargs, context):
+            if isinstance(context.module, BatchNorm) and context.method_name == '__call__':
+                seen.append((context.module.act is not None, len(args)))
+            return call(*args, **kwargs)
+        layers = Layers(train=True, **options)
+        keys = {name: jax.random.key(i) for i, name in enumerate(('params', 'drop_path', 'drop_block'))}
+        with nn.intercept_methods(note):
+            jax.eval_shape(Block(layers).init, keys, drawn((4, 9, 9, 8), 0))
+        return seen
+    assert calls() == calls(norm_kind='sync') == [(True, 1), (True, 2)]
+    assert calls(drop_path_rate=0.1) == [(True, 1), (False, 1)]
+    assert calls(drop_block_rate=0.1) == [(False, 1), (True, 2)]
+    assert calls(act_kind='swish') == [(True, 1), (False, 1)]
+    assert calls(norm_kind='group') == []
