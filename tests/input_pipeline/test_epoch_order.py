@@ -116,7 +116,7 @@ def test_batches_of_more_samples_than_int32_counts(caplog):
             bad.check(batch)
     assert {f'made/{number}' for number in replaced[replaced >= 0]} == {
         message.split()[3] for message in caplog.messages}
-    (host, device), *_ = take(to_devices(take_as_generator(batches), make_mesh(jax.devices()[:1])))
+    (host, device), *_ = take(to_devices(take_as_generator(batches), make_mesh(jax.devices()[:1]), ('index',)))
     np.testing.assert_array_equal(device['bad'], np.where(host['bad'] < 0, -1, 0))
 
 

@@ -12,7 +12,7 @@ from flax.traverse_util import unflatten_dict
 from imagenet_jax import models
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import mobilenet_v3, octresnet, regnet, resnet_v2
-from imagenet_jax.models.layers import Layers, divisible, halve
+from imagenet_jax.models.layers import BatchNorm, Layers, divisible, halve
 from imagenet_jax.models.summary import layers, multiply_adds, operations, total
 
 pytestmark = pytest.mark.numerics
@@ -146,7 +146,7 @@ def test_every_norm_of_mobilenet_v3():
     seen = set()
 
     def note(call, args, kwargs, context):
-        if isinstance(context.module, nn.BatchNorm):
+        if isinstance(context.module, BatchNorm):
             seen.add((context.module.momentum, context.module.epsilon))
         return call(*args, **kwargs)
 

@@ -34,7 +34,7 @@ def test_the_step_is_that_of_a_run():
         'label': jnp.arange(shape[0]) % CLASSES})
     experiment = SimpleNamespace(mesh=own.mesh, model=own.model, train=source, train_step=own,
                                  options=SimpleNamespace(accumulation=1))
-    train = workloads.Training(experiment, SIZE, views=1)
+    train = workloads.Training(experiment, own.mesh, SIZE, views=1)
     assert train.unit == 2
     program = workloads.compiled(train, 16, ticking())
     assert program.seconds == 1 and memory.planned(program.step) > 0
@@ -46,7 +46,7 @@ def test_the_step_is_that_of_a_run():
         expected, _ = own(expected, images)
     assert int(state.updates) == 2 and np.isfinite(metrics['loss'])
     jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
-    infer = workloads.Inference(experiment, SIZE)
+    infer = workloads.Inference(experiment, own.mesh, SIZE)
     program = workloads.compiled(infer, 8)
     images = infer._images((8, SIZE, SIZE, 3))['image']
     np.testing.assert_allclose(infer.begin(program.step, 8)(), jax.jit(partial(own.model.apply, train=False))(
