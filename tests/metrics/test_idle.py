@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
@@ -66,7 +67,7 @@ METRICS = {name: jnp.float32(0) for name in ('loss', 'accuracy', 'grad_norm', 'l
 def test_a_row_has_the_share_of_the_time_and_that_of_the_peak(steps, host, share, held_up, monkeypatch):
     monkeypatch.setattr(progress, 'Idle', Waits)
     clock = itertools.count(0.0, 0.5)
-    monkeypatch.setattr(progress.time, 'perf_counter', clock.__next__)
+    monkeypatch.setattr(progress, 'time', SimpleNamespace(perf_counter=clock.__next__))
     meter = Meter(8)
     meter.peak_seconds = 0.25
     meter.next(iter([(host, {})]))  # before the clock runs
