@@ -102,9 +102,7 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
         began = time.perf_counter()
         if compiles:
-            meter.pause()
-            _compile(experiment, state, batch, writer, at, first=at == start + 1)
-            meter.peak_seconds = experiment.peak_seconds(batch['image'].shape)
+            _compile(experiment, state, batch, meter, writer, at, first=at == start + 1)
         with profiling.step(at):
             state, metrics = experiment.train_step(state, batch)
         meter.add(metrics)
@@ -113,9 +111,8 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
         if compiles:
             meter.pause()
             log.info('compiled and made in %.1f s', time.perf_counter() - began)
-        numbers, evaluating = {}, every.evaluate.due(at)
-        if evaluating or every.log.due(at):
-            numbers = _row(experiment, meter, at)
+        evaluating = every.evaluate.due(at)
+        numbers = _row(experiment, meter, at) if evaluating or every.log.due(at) else {}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:
             try:
@@ -186,14 +183,16 @@ def _tell(at: int, row: dict, writer, results, progress=None) -> None:
         progress.show(at, row)
 
 
-def _compile(experiment, state, batch, writer, at, first: bool) -> None:
-    """Compiles the step and checks its need of memory; says so, and shows the first images."""
+def _compile(experiment, state, batch, meter, writer, at, first: bool) -> None:
+    """Compiles the step, which is no part of the speed, and checks its need of memory; shows the first images."""
+    meter.pause()
     if not first:
         log.info('from step %d on images have %d pixels a side; compiling the train step for them', at,
                  batch['image'].shape[-2])
     elif writer:
         _describe_start(experiment, batch, writer, at)
     experiment.check_memory(state, batch)
+    meter.peak_seconds = experiment.peak_seconds(batch['image'].shape)
 
 
 def _describe_model(experiment, measured, state) -> None:

@@ -33,7 +33,7 @@ class Prediction(NamedTuple):
 
 
 def predictions(classifier: Classifier, files: Sequence[Path], top: int, explain: GradCAM | None = None,
-            asked: Sequence[int] = ()) -> Iterator[Prediction]:
+                asked: Sequence[int] = ()) -> Iterator[Prediction]:
     """One a file, in their order, with no more than a batch of them in memory.
 
     Args:
