@@ -71,7 +71,8 @@ class ProjectionShortcut(nn.Module):
         if stride == 1 and x.shape[-1] == features:
             return x
         layers = self.layers
-        return layers.norm('1')(layers.conv(features, 1, layers.conv_stride(stride), name='0')(layers.blur(x, stride)))
+        x = layers.conv(features, 1, layers.conv_stride(stride), name='0')(layers.blur(x, stride))
+        return layers.norm('1', ends_shortcut=True)(x)
 
 
 class AverageShortcut(nn.Module):
@@ -86,7 +87,7 @@ class AverageShortcut(nn.Module):
         if stride == 1 and x.shape[-1] == features:
             return x
         x = halve(x) if stride == 2 else x
-        return self.layers.norm('2')(self.layers.conv(features, 1, name='1')(x))
+        return self.layers.norm('2', ends_shortcut=True)(self.layers.conv(features, 1, name='1')(x))
 
 
 class DeepStem(nn.Module):

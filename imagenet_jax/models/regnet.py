@@ -51,7 +51,7 @@ class Block(nn.Module):
         if self.excite:
             y = SqueezeExcite(round(x.shape[-1] / 4), self.layers, name='se')(y)
         if x.shape != y.shape:
-            x = conv(1, self.stride, act=False, name='downsample')(x)
+            x = conv(1, self.stride, act=False, ends_shortcut=True, name='downsample')(x)
         return conv(1, name='conv3')(y, x)
 
 

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import step
-from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, BatchNorm, Layers
+from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, FROZEN, BatchNorm, Layers
 
 pytestmark = pytest.mark.numerics
 ACTS = [None, *ACTIVATIONS]
@@ -21,11 +21,13 @@ class Plain(nn.Module):
     act: str | None = None
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    both: bool = False  # the shortcut has a norm too
 
     @nn.compact
     def __call__(self, x, shortcut=None):
-        y = nn.BatchNorm(use_running_average=False, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype,
-                         name='bn')(x)
+        norm = partial(nn.BatchNorm, use_running_average=False, momentum=0.9, axis_name=self.axis_name,
+                       dtype=self.dtype)
+        y, shortcut = norm(name='bn')(x), norm(name='projected')(shortcut) if self.both else shortcut
         y = y if shortcut is None else y + shortcut
         return ACTIVATIONS[self.act](y) if self.act else y
 
@@ -34,11 +36,13 @@ class Ours(nn.Module):
     act: str | None = None
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    both: bool = False
 
     @nn.compact
     def __call__(self, x, shortcut=None):
-        return BatchNorm(train=True, act=self.act and ACTIVATIONS[self.act], axis_name=self.axis_name,
-                         dtype=self.dtype, name='bn')(x, shortcut)
+        norm = partial(BatchNorm, train=True, axis_name=self.axis_name, dtype=self.dtype)
+        shortcut = norm(later=True, name='projected')(shortcut) if self.both else shortcut
+        return norm(act=self.act and ACTIVATIONS[self.act], name='bn')(x, shortcut)
 
 
 def drawn(shape, seed, dtype=np.float32):
@@ -46,10 +50,12 @@ def drawn(shape, seed, dtype=np.float32):
     return (random.normal(size=shape) * random.uniform(0.5, 2, shape[-1]) + random.normal(size=shape[-1])).astype(dtype)
 
 
-def variables(channels):
-    params = {name: drawn((channels,), seed) for seed, name in enumerate(('scale', 'bias'), 5)}
-    return {'params': {'bn': params}, 'batch_stats': {'bn': {'mean': np.zeros(channels, np.float32),
-                                                             'var': np.ones(channels, np.float32)}}}
+def variables(channels, both=False):
+    norms = ('bn', 'projected') if both else ('bn',)
+    stats = {'mean': np.zeros(channels, np.float32), 'var': np.ones(channels, np.float32)}
+    return {'params': {norm: {name: drawn((channels,), len(norm) + seed) for seed, name in
+                              enumerate(('scale', 'bias'), 3)} for norm in norms},
+            'batch_stats': {norm: stats for norm in norms}}
 
 
 def with_gradients(module, x, shortcut, weights, given):
@@ -83,16 +89,39 @@ def test_with_a_shortcut_it_is_the_end_of_a_block():
     assert len(ours[2]) == 3 and np.any(ours[2][2] == 0) and np.any(ours[2][2] != 0)
 
 
-@pytest.mark.parametrize('shortcut', [False, True])
-def test_over_devices_it_is_of_the_whole_batch(shortcut):
+def test_with_a_shortcut_that_ends_in_a_norm_it_is_both_norms():
+    shape = (4, 5, 6, 8)
+    arguments = drawn(shape, 0), drawn(shape, 2), drawn(shape, 1), variables(8, both=True)
+    ours, theirs = (jax.jit(partial(with_gradients, kind('relu', both=True)))(*arguments) for kind in (Ours, Plain))
+    close(ours, theirs, rtol=2e-4, atol=2e-5)
+    assert len(ours[2]) == 3 and set(ours[1]['batch_stats']) == {'bn', 'projected'}
+
+
+@pytest.mark.parametrize('frozen', ['bn', 'projected'])
+def test_of_two_norms_one_may_be_by_its_running_statistics(frozen):
+    shape, given = (4, 5, 6, 8), variables(8, both=True) | {FROZEN: {frozen: {'norm': ()}}}
+    other, = {'bn', 'projected'} - {frozen}
+    y, updated, _ = with_gradients(Ours('relu', both=True), drawn(shape, 0), drawn(shape, 2), drawn(shape, 1), given)
+    moved = {name for name, stats in updated['batch_stats'].items() if np.any(stats['mean'] != 0)}
+    assert moved == {other}
+    parts = {'bn': drawn(shape, 0), 'projected': drawn(shape, 2)}
+    for name, x in parts.items():
+        x = x / np.sqrt(1 + 1e-5) if name == frozen else (x - x.mean((0, 1, 2))) / np.sqrt(x.var((0, 1, 2)) + 1e-5)
+        parts[name] = x * given['params'][name]['scale'] + given['params'][name]['bias']
+    np.testing.assert_allclose(y, np.maximum(0, sum(parts.values())), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('shortcut', 'both'), [(False, False), (True, False), (True, True)])
+def test_over_devices_it_is_of_the_whole_batch(shortcut, both):
     """Of axis_name: statistics and gradients of eight devices' images together."""
-    shape, mesh = (16, 3, 3, 4), step.make_mesh()
-    x, added, weights, given = drawn(shape, 0), drawn(shape, 2) if shortcut else None, drawn(shape, 1), variables(4)
-    whole = with_gradients(Ours('relu'), x, added, weights, given)
+    shape, mesh, given = (16, 3, 3, 4), step.make_mesh(), variables(4, both)
+    x, added, weights = drawn(shape, 0), drawn(shape, 2) if shortcut else None, drawn(shape, 1)
+    whole = with_gradients(Ours('relu', both=both), x, added, weights, given)
 
     def part(x, added, weights):
         params = jax.lax.pcast(given, DATA_AXIS, to='varying')
-        y, updated, (of_params, *of_maps) = with_gradients(Ours('relu', DATA_AXIS), x, added, weights, params)
+        module = Ours('relu', DATA_AXIS, both=both)
+        y, updated, (of_params, *of_maps) = with_gradients(module, x, added, weights, params)
         return y, jax.lax.pmean(updated, DATA_AXIS), jax.lax.psum(of_params, DATA_AXIS), of_maps
     split = jax.shard_map(part, mesh=mesh, in_specs=P(DATA_AXIS), out_specs=(P(DATA_AXIS), P(), P(), P(DATA_AXIS)))
     y, updated, of_params, of_maps = jax.jit(split)(x, added, weights)
@@ -100,8 +129,8 @@ def test_over_devices_it_is_of_the_whole_batch(shortcut):
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-@pytest.mark.parametrize('shortcut', [False, True])
-def test_in_half_precision_it_errs_no_more_than_what_is_derived(dtype, shortcut):
+@pytest.mark.parametrize(('shortcut', 'both'), [(False, False), (True, False), (True, True)])
+def test_in_half_precision_it_errs_no_more_than_what_is_derived(dtype, shortcut, both):
     """Against float64's gradients, by the root of the mean square."""
     shape = (32, 6, 6, 16)
     x, added, weights = (np.asarray(jnp.asarray(drawn(shape, seed), dtype).astype(np.float32)) for seed in (0, 2, 1))
@@ -109,13 +138,12 @@ def test_in_half_precision_it_errs_no_more_than_what_is_derived(dtype, shortcut)
 
     def gradients(kind, dtype):
         half = partial(jnp.asarray, dtype=dtype)
-        _, _, (_, *of_maps) = with_gradients(kind('relu', dtype=jnp.dtype(dtype)), half(x),
-                                             None if added is None else half(added), weights, variables(16))
+        _, _, (_, *of_maps) = with_gradients(kind('relu', dtype=jnp.dtype(dtype), both=both), half(x),
+                                             None if added is None else half(added), weights, variables(16, both))
         return [np.asarray(g, np.float64) for g in of_maps]
     with jax.enable_x64(True):
-        right = [np.asarray(g) for g in with_gradients(
-            Plain('relu', dtype=jnp.float64), x.astype(np.float64), None if added is None else added.astype(np.float64),
-            weights.astype(np.float64), jax.tree.map(np.float64, variables(16)))[2][1:]]
+        arguments = jax.tree.map(np.float64, (x, added, weights, variables(16, both)))
+        right = [np.asarray(g) for g in with_gradients(Plain('relu', dtype=jnp.float64, both=both), *arguments)[2][1:]]
     for ours, derived, g in zip(gradients(Ours, dtype), gradients(Plain, dtype), right, strict=True):
         errors = [np.sqrt(np.mean((found - g)**2)) for found in (ours, derived)]
         assert errors[0] <= errors[1] * 1.001
@@ -125,10 +153,11 @@ def test_in_half_precision_it_errs_no_more_than_what_is_derived(dtype, shortcut)
 def test_the_gradient_keeps_the_map_and_of_a_block_the_answer():
     x, shortcut = drawn((4, 5, 6, 8), 0), drawn((4, 5, 6, 8), 2)
 
-    def kept(*maps):
-        _, pull = jax.vjp(lambda *maps: Ours('relu').apply(variables(8), *maps, mutable=['batch_stats'])[0], *maps)
+    def kept(*maps, both=False):
+        module, given = Ours('relu', both=both), variables(8, both)
+        _, pull = jax.vjp(lambda *maps: module.apply(given, *maps, mutable=['batch_stats'])[0], *maps)
         return sum(leaf.size == x.size for leaf in jax.tree.leaves(pull))
-    assert (kept(x), kept(x, shortcut)) == (1, 2)
+    assert (kept(x), kept(x, shortcut), kept(x, shortcut, both=True)) == (1, 2, 3)
 
 
 def test_layers_choose_it():

@@ -1,5 +1,6 @@
 """One update: one device against eight, parts against the whole."""
 
+import math
 import re
 
 import jax
@@ -66,10 +67,10 @@ def test_gradients_are_summed_over_devices_in_float32(dtype, accumulation):
     assert re.search(rf'stablehlo\.convolution.*x{short}>', program)  # what is computed in it
     reduced = re.findall(r'"stablehlo\.all_reduce"\(.*?\}\) : \((.*?)\) -> ', program, re.DOTALL)
     assert len(reduced) == program.count('"stablehlo.all_reduce"(')
-    # Among them one of each parameter's shape, and every one of them in float32.
-    for leaf in jax.tree.leaves(run.state.params):
-        assert f'tensor<{"x".join(map(str, leaf.shape))}xf32>' in reduced
+    # All gradients and statistics, the loss and the accuracy, and every one of them in float32.
     assert {re.split('[<x>]', kind)[-2] for kind in reduced} == {'f32'}
+    expected = sum(leaf.size for leaf in jax.tree.leaves((run.state.params, run.state.batch_stats))) + 2
+    assert sum(math.prod(map(int, re.findall(r'(\d+)x', kind))) for kind in reduced) == expected
 
 
 # --- one update

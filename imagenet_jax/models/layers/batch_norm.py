@@ -2,7 +2,8 @@
 
 Training is bound by how often devices read and write activations, and half of that is BatchNorm's. So its gradient is
 written here, and not derived. It keeps the input alone, or what a block answers, which is kept anyhow; computes anew
-what an activation's gradient needs of it; takes both of its sums in one pass, and rounds once, at the end.
+what an activation's gradient needs of it; takes its sums in one pass, and rounds once, at the end. Two norms whose
+answers are added, a branch's and its shortcut's, are one.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,9 @@ import jax.numpy as jnp
 from imagenet_jax.models.layers.dtypes import at_least_float32
 
 Activation = Callable[[jax.Array], jax.Array]
+
+# Rows of a map (N * H * W) that XLA for GPUs sums in one step; of more it sums parts first.
+_ONE_STEP = 4096
 
 
 def affine(x: jax.Array, mean: jax.Array, slope: jax.Array, bias: jax.Array) -> jax.Array:
@@ -29,68 +33,101 @@ def finish(x: jax.Array, shortcut: jax.Array | None, act: Activation | None, dty
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
-def batch_norm(x: jax.Array, shortcut: jax.Array | None, scale: jax.Array, bias: jax.Array, act: Activation | None,
-               epsilon: float, axis_name: str | None, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A map normalised by its own mean and variance, and what follows.
+def batch_norm(maps: tuple[jax.Array, ...], shortcut: jax.Array | None, scales: tuple[jax.Array, ...],
+               biases: tuple[jax.Array, ...], act: Activation | None, epsilon: float, axis_name: str | None,
+               dtype: jnp.dtype) -> tuple[jax.Array, tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+    """A map normalised by its own mean and variance, or the sum of two that each are, and what follows.
 
-    Gradients go through the map alone: the statistics that are answered have none.
+    Gradients go through the maps alone: the statistics that are answered have none.
 
     Args:
-      x: (N, ..., C).
-      shortcut: a map of x's shape that is added before the activation, which has to be ReLU then; or None.
-      scale, bias: (C,).
-      act: of any shape, elementwise; or None.
+      maps: one or two, (N, ..., C).
+      shortcut: where there is one map, another of its shape that is added before the activation; or None.
+      scales, biases: of each map, (C,).
+      act: of any shape, elementwise; or None. ReLU where anything is added.
       epsilon: added to the variance.
       axis_name: of the mesh axis that statistics are averaged over; None: they are of this device's images.
       dtype: of the answer.
 
     Returns:
-      The map, and the mean and biased variance of x, (C,) each, at least float32.
+      The map, and the means and biased variances of `maps`, (C,) each, at least float32.
     """
-    return _forward(x, shortcut, scale, bias, act, epsilon, axis_name, dtype)[0]
+    return _forward(maps, shortcut, scales, biases, act, epsilon, axis_name, dtype)[0]
 
 
-def _forward(x, shortcut, scale, bias, act, epsilon, axis_name, dtype):
-    wide, axes = at_least_float32(x), tuple(range(x.ndim - 1))
-    mean, square = jnp.mean(wide, axes), jnp.mean(wide * wide, axes)
+def _forward(maps, shortcut, scales, biases, act, epsilon, axis_name, dtype):
+    share = 1 / (maps[0].size // maps[0].shape[-1])
+    wide = [at_least_float32(x) for x in maps]
+    moments = [[total * share for total in _sums(x, x * x)] for x in wide]
     if axis_name:
-        mean, square = jax.lax.pmean((mean, square), axis_name)
-    var = jnp.maximum(0.0, square - mean * mean)
-    deviation = jax.lax.rsqrt(var + epsilon)
-    y = finish(affine(x, mean, scale * deviation, bias), shortcut, act, dtype)
+        moments = jax.lax.pmean(moments, axis_name)
+    means = tuple(mean for mean, _ in moments)
+    variances = tuple(jnp.maximum(0.0, square - mean * mean) for mean, square in moments)
+    deviations = tuple(jax.lax.rsqrt(var + epsilon) for var in variances)
+    slopes = tuple(scale * deviation for scale, deviation in zip(scales, deviations, strict=True))
+    x, *others = map(affine, maps, means, slopes, biases)
+    shortcut = others[0].astype(dtype) if others else shortcut
+    y = finish(x, shortcut, act, dtype)
     # Which numbers a ReLU let through shows in its answer, whatever was added: then the shortcut need not be kept.
     answer = None if shortcut is None else y
-    return (y, mean, var), (x, answer, scale, bias, mean, deviation)
+    return (y, means, variances), (maps, answer, scales, biases, means, deviations, slopes)
 
 
 def _backward(act, epsilon, axis_name, dtype, saved, cotangents):
-    x, y, scale, bias, mean, deviation = saved
-    count, slope = x.size // x.shape[-1], scale * deviation
+    maps, y, scales, biases, means, deviations, slopes = saved
+    share = 1 / (maps[0].size // maps[0].shape[-1])
     # Behind a barrier nothing is kept from the forward pass for what is cheaper to compute anew.
-    x, y, g, mean, slope = jax.lax.optimization_barrier((x, y, cotangents[0], mean, slope))
+    maps, y, g, means, deviations, slopes = jax.lax.optimization_barrier(
+        (maps, y, cotangents[0], means, deviations, slopes))
     if y is not None:
         g = jnp.where(y > 0, g, jnp.zeros_like(g))
 
-    def before_act(x, g):
+    # Vectors by channel are never multiplied by one another: XLA for GPUs makes a kernel of that.
+    def normalized(maps):
+        return [(at_least_float32(x) - mean) * deviation
+                for x, mean, deviation in zip(maps, means, deviations, strict=True)]
+
+    def before_act(maps, g):
         """The gradient of what the activation was given, at least float32."""
         g = at_least_float32(g)
         if y is not None or act is None:
             return g
-        given = affine(x, mean, slope, bias)
-        if act is jax.nn.relu:
+        given = affine(maps[0], means[0], slopes[0], biases[0])
+        if act in (jax.nn.relu, jax.nn.relu6):
             # A product: of a comparison XLA for GPUs makes a mask, and reckons that it is best written and read again.
-            return g * jnp.sign(jax.nn.relu(given))
+            g = g * jnp.sign(jax.nn.relu(given))
+            return g if act is jax.nn.relu else g * jnp.sign(jax.nn.relu(6 - given))
         return jax.vjp(act, given)[1](g)[0]
 
-    wide, axes = before_act(x, g), tuple(range(x.ndim - 1))
-    sums = jnp.sum(wide, axes), jnp.sum(wide * (at_least_float32(x) - mean), axes)
+    wide = before_act(maps, g)
+    sums = _sums(wide, *(wide * unit for unit in normalized(maps)))
     # A second barrier, or the gradient so far would be written by the first pass, in float32, and read by the second.
-    x, g, (total, product) = jax.lax.optimization_barrier((x, g, sums))
-    d_bias, d_scale = total, product * deviation
-    if axis_name:
-        total, product = jax.lax.pmean((total, product), axis_name)
-    dx = slope * (before_act(x, g) - total / count - (at_least_float32(x) - mean) * (product * deviation**2 / count))
-    return (dx.astype(x.dtype), None if y is None else g, d_scale.astype(scale.dtype), d_bias.astype(bias.dtype))
+    maps, g, sums = jax.lax.optimization_barrier((maps, g, sums))
+    d_bias, *d_scales = sums
+    total, *products = jax.lax.pmean(sums, axis_name) if axis_name else sums
+    d_maps = tuple(
+        ((before_act(maps, g) - (total + unit * product) * share) * slope).astype(x.dtype)
+        for x, unit, product, slope in zip(maps, normalized(maps), products, slopes, strict=True))
+    return (d_maps, None if y is None or len(maps) == 2 else g,
+            tuple(d.astype(scale.dtype) for d, scale in zip(d_scales, scales, strict=True)),
+            tuple(d_bias.astype(bias.dtype) for bias in biases))
+
+
+def _sums(*maps):
+    """By channel, of each of some maps (N, ..., C)."""
+    axes, zero = tuple(range(maps[0].ndim - 1)), jnp.zeros((), maps[0].dtype)
+
+    def each(*maps):
+        return tuple(jnp.sum(x, axes) for x in maps)
+
+    def on_gpu(*maps):
+        if maps[0].size // maps[0].shape[-1] <= _ONE_STEP:
+            # In one step XLA would first write what is summed, in float32.
+            return tuple(jnp.sum(x, 0) for x in jax.lax.optimization_barrier([jnp.sum(x, axes[1:]) for x in maps]))
+        if len(maps) == 2:  # else the second step would be a kernel for each; but three XLA would write first
+            return jax.lax.reduce(maps, (zero, zero), lambda a, b: tuple(map(jax.lax.add, a, b)), axes)
+        return each(*maps)
+    return jax.lax.platform_dependent(*maps, cuda=on_gpu, default=each)
 
 
 batch_norm.defvjp(_forward, _backward)

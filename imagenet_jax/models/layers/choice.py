@@ -16,7 +16,7 @@ from imagenet_jax.models.layers.activations import ACTIVATIONS
 from imagenet_jax.models.layers.deformable import DeformableConv
 from imagenet_jax.models.layers.drops import DropBlock, DropPath
 from imagenet_jax.models.layers.dtypes import FLOAT32
-from imagenet_jax.models.layers.norms import ACTIVATING_NORMS, FUSING_NORMS, NORMS
+from imagenet_jax.models.layers.norms import ACTIVATING_NORMS, FUSING_NORMS, NORMS, normalized
 
 dense_init = nn.initializers.normal(0.01)
 
@@ -108,9 +108,21 @@ class Layers:
         return nn.Dense(features, use_bias=use_bias, kernel_init=dense_init, bias_init=bias_init, dtype=self.dtype,
                         param_dtype=self.param_dtype, name=name)
 
-    def norm(self, name: str, *, ends_branch: bool = False) -> nn.Module:
-        """A norm that no activation follows; `ends_branch`: it is the last of a residual branch."""
-        return self._norm(NORMS, name, self._scale_init(ends_branch))
+    @property
+    def _fuses_ends(self) -> bool:
+        """Whether the last norm of a branch takes in all that comes after it in a block."""
+        return self.norm_kind in FUSING_NORMS and self.act_kind == 'relu' and not self._drops_paths
+
+    def norm(self, name: str, *, ends_branch: bool = False, ends_shortcut: bool = False) -> nn.Module:
+        """A norm that no activation follows.
+
+        Args:
+          name: of the module.
+          ends_branch: it is the last of a residual branch.
+          ends_shortcut: it is the last of the way beside one; its answer is for `norm_join_act` or `join` alone.
+        """
+        later = {'later': True} if ends_shortcut and self._fuses_ends else {}
+        return self._norm(NORMS, name, self._scale_init(ends_branch), **later)
 
     def _scale_init(self, ends_branch):
         return nn.initializers.zeros if ends_branch and self.zero_gamma else nn.initializers.ones
@@ -134,7 +146,7 @@ class Layers:
 
         To be called once in a compact method: it makes the norm there, and what `join` makes.
         """
-        if self.norm_kind in FUSING_NORMS and self.act_kind == 'relu' and not self._drops_paths:
+        if self._fuses_ends:
             return self._norm(NORMS, name, self._scale_init(ends_branch=True), act=ACTIVATIONS['relu'])(y, x)
         return self.act(self.join(x, self.norm(name, ends_branch=True)(y)))
 
@@ -170,7 +182,7 @@ class Layers:
         """
         if self._drops_paths:
             y = DropPath(self.drop_path_rate, name='drop_path')(y)
-        return jax.tree.map(operator.add, x, y)
+        return jax.tree.map(operator.add, normalized(x), y)
 
     def drop_block(self, x):
         """DropBlock of a map, or of a pair of maps, where it does not come with `norm_act`.

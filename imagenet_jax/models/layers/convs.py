@@ -18,7 +18,7 @@ class ConvNorm(nn.Module):
       features, kernel, stride, groups: of the convolution.
       layers: what it is made of.
       act: whether an activation follows.
-      ends_branch: see `Layers.norm`, where no activation follows.
+      ends_branch, ends_shortcut: see `Layers.norm`, where no activation follows.
       drops: see `Layers.norm_act`.
       names: of the convolution and the norm.
     """
@@ -30,6 +30,7 @@ class ConvNorm(nn.Module):
     layers: Layers
     act: bool = True
     ends_branch: bool = False
+    ends_shortcut: bool = False
     drops: bool = False
     names: tuple[str, str] = ('0', '1')
 
@@ -40,7 +41,7 @@ class ConvNorm(nn.Module):
             return self.layers.norm_join_act(shortcut, x, self.names[1])
         if self.act:
             return self.layers.norm_act(x, self.names[1], drops=self.drops)
-        return self.layers.norm(self.names[1], ends_branch=self.ends_branch)(x)
+        return self.layers.norm(self.names[1], ends_branch=self.ends_branch, ends_shortcut=self.ends_shortcut)(x)
 
 
 class SqueezeExcite(nn.Module):

@@ -4,7 +4,9 @@ All keep their statistics, and compute them, in at least float32. Where a norm u
 ones in evaluation, and in training too where the collection FROZEN has an entry for it.
 """
 
+import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -74,14 +76,16 @@ class _Norm(nn.Module):
 class BatchNorm(_Norm):
     """Each channel's mean and variance over the batch (arXiv 1502.03167); variances are biased.
 
-    Called as (x, shortcut): the shortcut, a map of x's shape, is added before the activation, which is ReLU then.
+    Called as (x, shortcut): the shortcut, of x's shape, is added before the activation, which is ReLU then.
 
     Attributes:
       axis_name: of the mesh axis that a batch's statistics are averaged over; None: they are of the device's images.
       act: the activation that follows, or None.
+      later: where it would normalise by a batch's statistics, answers what is still to do, an `Unnormalized`.
     """
     axis_name: str | None = None
     act: Activation | None = None
+    later: bool = False
 
     @nn.compact
     def __call__(self, x, shortcut=None):
@@ -89,11 +93,43 @@ class BatchNorm(_Norm):
         kept = {name: self._kept(name, x.shape[-1:]) for name in ('mean', 'var')}
         if self._by_running():
             slope = scale * jax.lax.rsqrt(kept['var'].value + self.epsilon)
-            return finish(affine(x, kept['mean'].value, slope, bias), shortcut, self.act, self.dtype)
+            return finish(affine(x, kept['mean'].value, slope, bias), normalized(shortcut), self.act, self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name  # there no mesh is
-        y, mean, var = batch_norm(x, shortcut, scale, bias, self.act, self.epsilon, axis_name, self.dtype)
-        self._move(kept, {'mean': mean, 'var': var})
+        normalize = partial(batch_norm, act=self.act, epsilon=self.epsilon, axis_name=axis_name, dtype=self.dtype)
+        here = Unnormalized(x, scale, bias, lambda mean, var: self._move(kept, {'mean': mean, 'var': var}), normalize)
+        return here if self.later else here.normalized(shortcut)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unnormalized:
+    """A map that its BatchNorm has not normalised yet: that at the end of the branch beside it does both in one pass.
+
+    Attributes:
+      x: (N, ..., C).
+      scale, bias: (C,).
+      move: (mean, var) of the map, to be called with them once.
+      normalize: `batch_norm` of lists of these.
+    """
+    x: jax.Array
+    scale: jax.Array
+    bias: jax.Array
+    move: Callable[[jax.Array, jax.Array], None]
+    normalize: Callable
+
+    def normalized(self, shortcut: 'jax.Array | Unnormalized | None' = None) -> jax.Array:
+        """The map, and what follows its norm."""
+        both = (self, shortcut) if isinstance(shortcut, Unnormalized) else (self,)
+        added = None if len(both) == 2 else shortcut
+        maps, scales, biases = zip(*((one.x, one.scale, one.bias) for one in both), strict=True)
+        y, means, variances = self.normalize(maps, added, scales, biases)
+        for one, mean, var in zip(both, means, variances, strict=True):
+            one.move(mean, var)
         return y
+
+
+def normalized(x):
+    """A map, whatever its norm has left to do."""
+    return x.normalized() if isinstance(x, Unnormalized) else x
 
 
 class FrozenBatchNorm(_Norm):
@@ -175,7 +211,7 @@ def _pooled(mean, var, axis):
 # 'batch': statistics of the device's own images; 'sync': of the global batch.
 NORMS = {'batch': BatchNorm, 'sync': partial(BatchNorm, axis_name=DATA_AXIS), 'group': GroupNorm,
          'switchable': SwitchableNorm, 'evonorm_b0': EvoNormB0, 'frozen': FrozenBatchNorm}
-# Those that take the activation which follows as `act`, and a shortcut before it.
+# Those that take the activation which follows as `act`, a shortcut before it, and `later`.
 FUSING_NORMS = frozenset({'batch', 'sync'})
 # Those that are another layer where an activation follows: that layer, which is the activation as well.
 ACTIVATING_NORMS = {'evonorm_b0': partial(EvoNormB0, act=True)}
