@@ -7,7 +7,7 @@ XLA compiles for a card by its description:
     python benchmarks/gpu_program.py --model resnet50,mobilenet_v2 --card A100,H200 --mode train,infer
     python benchmarks/gpu_program.py --model resnet50 --devices 8 --text programs      # and the programs themselves
 
-A minute a program on two cores. All is as on the card but for what is timed there, the algorithms of convolutions and
+Half a minute a program on two cores. All is as on the card but for what is timed there, the algorithms of convolutions and
 matrix products: bytes and operations are right, how long they take is not known. Bytes are what operations read and
 write, each operand and each result once. The bound is what a card's memory takes for these bytes at the rate of a large
 copy, or its tensor cores for the model's products at the maker's rate, whichever is longer: no run is faster. It is
@@ -32,7 +32,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'  # what compiles; before JAX is imported
 from jax.experimental import topologies
 from tqdm import tqdm
 
-from imagenet_jax import peaks, runtime, step
+from imagenet_jax import catalog, peaks, runtime, step
 from imagenet_jax.command_line import without_recipe
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import summary
@@ -96,20 +96,24 @@ def parse() -> argparse.Namespace:
             return given
         return read
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', metavar='NAME,NAME', type=lambda text: text.split(','), default=['resnet50'],
-                        help='default resnet50; the names: python -m imagenet_jax models')
+    parser.add_argument('--model', metavar='NAME,NAME', default='resnet50',
+                        help="default %(default)s; patterns too: 'resnet*', '*'; see python -m imagenet_jax models")
     parser.add_argument('--card', metavar='CARD,CARD', type=known(CARDS), default=['H100'],
                         help=f'of {", ".join(CARDS)}; default H100')
     parser.add_argument('--mode', metavar='MODE,MODE', type=known(('train', 'infer')), default=['train'],
                         help='train, infer; default train')
     parser.add_argument('--dtype', choices=('bfloat16', 'float16', 'float32'), default='bfloat16')
     parser.add_argument('--batch', type=int, default=256, help='images a step on each device; default %(default)s')
-    parser.add_argument('--size', type=int, default=224, help='side of the images; default %(default)s')
+    parser.add_argument('--size', type=int, help="side of the images; default: the model's, 224 of most")
     parser.add_argument('--devices', type=int, default=1, help='GPUs; default %(default)s')
     parser.add_argument('--text', metavar='DIR', type=Path, help='the compiled programs go there')
     parser.add_argument('--output', metavar='FILE', type=Path, help='JSON')
     arguments = parser.parse_args()
-    if min(arguments.batch, arguments.size, arguments.devices) < 1:
+    try:
+        arguments.model = catalog.matching(arguments.model.split(','))
+    except UserError as error:
+        parser.error(str(error))
+    if min(arguments.batch, arguments.devices) < 1 or (arguments.size is not None and arguments.size < 1):
         parser.error('--batch, --size and --devices must be at least 1')
     return arguments
 
@@ -145,19 +149,20 @@ def measure(name: str, card_name: str, mode: str, arguments: argparse.Namespace)
     config = without_recipe.get_config(name).to_dict()
     config['model'] |= {'dtype': arguments.dtype, 'num_classes': None}
     model, infer, train = workloads.works(config, size=arguments.size, mesh=step.make_mesh(there.devices))
+    work = {'train': train, 'infer': infer}[mode]
     began = time.perf_counter()
-    program = {'train': train, 'infer': infer}[mode].lower(batch).compile()
+    program = work.lower(batch).compile()
     text = program.as_text()
     if arguments.text:
         arguments.text.mkdir(parents=True, exist_ok=True)
         (arguments.text / f'{name}_{card_name}_{mode}.txt').write_text(text)
     found = count(text, arguments.batch)
-    _, multiply_adds = summary.total(summary.layers(model, arguments.size))
+    _, multiply_adds = summary.total(summary.layers(model, work.size))
     products = 2 * multiply_adds * arguments.batch * {'train': 3, 'infer': 1}[mode]
     seconds = {name: max(found['bytes'] / other.copy, products / peaks.flops(other.name, arguments.dtype))
                for name, other in CARDS.items()}
     return {'model': name, 'card': card_name, 'mode': mode, 'dtype': arguments.dtype, 'batch': arguments.batch,
-            'image': arguments.size, 'devices': arguments.devices, 'compile_s': round(time.perf_counter() - began, 1),
+            'image': work.size, 'devices': arguments.devices, 'compile_s': round(time.perf_counter() - began, 1),
             'gb': round(found.pop('bytes') / 1e9, 2),
             'temporary_gb': round(program.memory_analysis().temp_size_in_bytes / 1e9, 2),
             'tflop': round(products / 1e12, 3), **found,
