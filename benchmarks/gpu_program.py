@@ -7,8 +7,8 @@ XLA compiles for a card by its description:
     python benchmarks/gpu_program.py --model resnet50,mobilenet_v2 --card A100,H200 --mode train,infer
     python benchmarks/gpu_program.py --model resnet50 --devices 8 --text programs      # and the programs themselves
 
-Half a minute a program on two cores. All is as on the card but for what is timed there, the algorithms of convolutions and
-matrix products: bytes and operations are right, how long they take is not known. Bytes are what operations read and
+Half a minute a program on two cores. All is as on the card but for what is timed there, the algorithms of convolutions
+and matrix products: bytes and operations are right, how long they take is not known. Bytes are what operations read and
 write, each operand and each result once. The bound is what a card's memory takes for these bytes at the rate of a large
 copy, or its tensor cores for the model's products at the maker's rate, whichever is longer: no run is faster. It is
 given for every card, of the program for the one that is named; of images a second, of one device.
