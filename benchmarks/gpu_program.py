@@ -2,7 +2,7 @@
 
 XLA compiles for a card by its description:
 
-    pip install 'jax[cuda13]'     # 3 GB; JAX 0.11 or later; no driver and no GPU
+    pip install -e '.[cuda13]'    # 3 GB; Python 3.12 or later, for JAX 0.11; no driver and no GPU
     python benchmarks/gpu_program.py --model resnet50
     python benchmarks/gpu_program.py --model resnet50,mobilenet_v2 --card A100,H200 --mode train,infer
     python benchmarks/gpu_program.py --model resnet50 --devices 8 --text programs      # and the programs themselves
@@ -77,7 +77,8 @@ def main() -> None:
         except (RuntimeError, ValueError) as error:
             if 'cuda' not in str(error).lower():
                 raise
-            sys.exit(f"error: JAX cannot compile for CUDA here: pip install 'jax[cuda13]' ({error})")
+            sys.exit(f"error: JAX cannot compile for CUDA here: pip install 'imagenet_jax[cuda13]', with Python 3.12 or "
+                     f'later ({error})')
         tqdm.write(json.dumps(rows[-1]))
         if arguments.output:
             arguments.output.write_text(json.dumps({
