@@ -77,8 +77,8 @@ def main() -> None:
         except (RuntimeError, ValueError) as error:
             if 'cuda' not in str(error).lower():
                 raise
-            sys.exit(f"error: JAX cannot compile for CUDA here: pip install 'imagenet_jax[cuda13]', with Python 3.12 or "
-                     f'later ({error})')
+            sys.exit(f"error: JAX cannot compile for CUDA here: pip install 'imagenet_jax[cuda13]', with Python 3.12 "
+                     f'or later ({error})')
         tqdm.write(json.dumps(rows[-1]))
         if arguments.output:
             arguments.output.write_text(json.dumps({
