@@ -59,26 +59,29 @@ def xla():
     return run
 
 
-TAPS, SPREAD, ONE, KERNEL, DEPTHWISE = '_taps', '_spread_taps', '_one_place', '_kernel_gradient', '_depthwise'
+TAPS, SPREAD, ROWS, KERNEL, DEPTHWISE = '_taps', '_spread_taps', '_rows_apart', '_kernel_gradient', '_depthwise'
 
 
 @pytest.mark.parametrize(('shape', 'kernel', 'options', 'chosen'), [
-    # Forward, gradient by the kernel, by the map.
+    # Forward, gradient by the kernel, by the map; after ROWS its convolution of one row.
     ((4, 2, 2, 8), (3, 3, 8, 6), {}, [TAPS, None, TAPS]),
-    ((4, 1, 1, 8), (3, 3, 8, 6), {}, [ONE, TAPS, ONE]),
+    ((4, 1, 1, 8), (3, 3, 8, 6), {}, [KERNEL, TAPS, KERNEL]),
     ((4, 3, 2, 8), (3, 3, 8, 6), {}, [TAPS, None, TAPS]),
-    ((4, 4, 4, 8), (3, 3, 8, 6), {'stride': 2}, [None, None, SPREAD]),
-    ((4, 3, 5, 8), (3, 3, 8, 6), {'stride': 2, 'dilation': 2, 'padding': 2}, [None, None, SPREAD]),
-    ((4, 5, 4, 8), (1, 1, 8, 6), {'padding': 0}, [TAPS, ONE, TAPS]),
-    ((4, 7, 6, 8), (1, 1, 8, 6), {'stride': 2, 'padding': 0}, [TAPS, ONE, SPREAD]),
-    ((4, 6, 5, 8), (1, 1, 8, 6), {'stride': 2}, [TAPS, ONE, SPREAD]),
+    ((4, 4, 4, 8), (3, 3, 8, 6), {'stride': 2}, [None, KERNEL, SPREAD]),
+    ((4, 3, 5, 8), (3, 3, 8, 6), {'stride': 2, 'dilation': 2, 'padding': 2}, [None, KERNEL, SPREAD]),
+    ((4, 5, 4, 8), (1, 1, 8, 6), {'padding': 0}, [TAPS, KERNEL, TAPS]),
+    ((4, 7, 6, 8), (1, 1, 8, 6), {'stride': 2, 'padding': 0}, [TAPS, KERNEL, SPREAD]),
+    ((4, 6, 5, 8), (1, 1, 8, 6), {'stride': 2}, [TAPS, KERNEL, SPREAD]),
     ((2, 1, 1, 8), (1, 1, 8, 6), {'padding': 0}, [TAPS, TAPS, TAPS]),
     ((4, 9, 7, 8), (3, 3, 1, 8), {'groups': 8}, [DEPTHWISE, KERNEL, DEPTHWISE]),
     ((3, 9, 8, 8), (5, 5, 1, 8), {'groups': 8, 'stride': 2, 'padding': 2}, [DEPTHWISE, KERNEL, DEPTHWISE]),
     ((4, 9, 8, 8), (3, 3, 1, 8), {'groups': 8, 'dilation': 2, 'padding': 2}, [DEPTHWISE, KERNEL, DEPTHWISE]),
     ((6, 12, 12, 16), (3, 3, 16, 8), {}, [None, KERNEL, None]),
     ((5, 12, 11, 16), (3, 3, 16, 8), {'stride': 2}, [None, KERNEL, None]),
-    ((70, 16, 16, 32), (3, 3, 32, 4), {}, [None, KERNEL, None]),  # in several parts
+    ((70, 16, 16, 32), (3, 3, 32, 4), {}, [ROWS, None, KERNEL, ROWS, None]),  # in several parts
+    ((7, 9, 12, 20), (3, 5, 20, 24), {'dilation': 2, 'padding': 2}, [ROWS, None, KERNEL, ROWS, None]),
+    ((3, 46, 50, 3), (11, 7, 3, 20), {'stride': 4, 'padding': 4}, [None, KERNEL, None]),
+    ((2, 6, 6, 96), (3, 3, 96, 96), {}, [None, None, None]),  # a gradient by the kernel from few pixels
     ((4, 9, 8, 8), (3, 3, 2, 8), {'groups': 4}, [None, None, None]),
     ((4, 9, 8, 8), (3, 3, 1, 16), {'groups': 8}, [None, None, None])])
 def test_it_agrees_with_xla(shape, kernel, options, chosen, forms, xla):

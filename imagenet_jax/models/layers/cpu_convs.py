@@ -5,16 +5,19 @@ is traced stays a convolution, and so do its gradients, which come here in turn.
 as without, and so is the part for a GPU of one that is exported for both. Sums are in another order: results agree to
 rounding.
 
-What XLA's own took and what stands for it here, in ms on two cores (batches of 32 or 64, jaxlib 0.10.2):
+What XLA's own took and what stands for it here, in ms on two cores (batches of 32 to 128, jaxlib 0.10.2):
 
   3x3 on 2x2 maps of 512 channels: forward 564 : 5.6, by the map 567 : 6.2, with stride 2 from 4x4 of 256, by the map
     118 : 4.7
-  depthwise 3x3 on 32x32 maps of 144: forward 102 : 6.9, by the map 106 : 5.1, by the kernel 300 : 37
-  1x1 on 32x32 maps, 24 to 144 channels: forward 9.9 : 5.5, by the map 6.3 : 1.5, by the kernel 17 : 4.5
-  3x3 on 16x16 maps, 64 to 64 channels: by the kernel 37 : 17, but forward 8.7 : 17, and by the kernel of 128 to 128 7
-    : 9, so that these stay XLA's
+  depthwise 3x3 on 32x32 maps of 144: forward 102 : 6.9, by the map 106 : 5.1, by the kernel 300 : 15
+  1x1 on 32x32 maps, 24 to 144 channels: forward 9.9 : 5.5, by the map 6.3 : 1.5; on 64x64, 16 to 96, by the kernel
+    60 : 2.3
+  3x3 to 64 channels or fewer, all rows of the kernel at once: 32x32 maps of 64 14 : 7.9, 8x8 of 64 4.0 : 2.6, 5x5 on
+    27x27 from 192 to 64 86 : 52; but 32x32 of 16 3.8 : 4.9, and to 128 channels and more within a fifth of each other
+  by the kernel, where maps have many pixels for their channels: 3x3 on 32x32 of 64 66 : 19, of 16 21 : 8.4, on 16x16
+    of 128 21 : 14, 7x7 with stride 2 76 : 27, 11x11 with stride 4 122 : 51; but on 8x8 maps of 256, 16 images, 4.5 : 5
 
-What is left out was no faster: patches and one product for a whole batch, and the stem's convolution by any form.
+docs/speed.md has what was no faster.
 """
 
 import functools
@@ -36,8 +39,8 @@ from jax.interpreters import mlir
 # A convolution as JAX registers it for CPUs.
 plain = partial(_conv_general_dilated_lower, expand_complex_convolutions=True)
 _MOST_TAPS = 49  # each is an operation of its own
-_PART_BYTES = 2**19  # of maps, which a core's cache keeps while the taps go over them
-_FEW = 64  # output channels, up to which XLA's gradient of a kernel is slow
+_PART_BYTES = 2**21  # of maps with their taps side by side, which a core's cache keeps
+_FEW, _FEWEST = 64, 16  # output channels, up to which XLA's own is slow; all channels, up to which it is another
 
 
 class Window(NamedTuple):
@@ -95,11 +98,21 @@ def _spread_taps(x, kernel, window, dot):
     return functools.reduce(operator.add, map(spread, _grid(kernel.shape[:-2])))
 
 
-def _one_place(x, kernel, window, dot):
-    """One product, where the kernel is in one place only: so the gradient of a 1x1 kernel."""
-    met = _slice(window.padded(x), (0,) * len(window.out), window.kernel_dilation, kernel.shape[:-2])
-    y = dot(met, kernel, ((tuple(range(1, x.ndim)), tuple(range(kernel.ndim - 1))), ((), ())))
-    return y.reshape(x.shape[0], *window.out, -1)
+def _rows_apart(x, kernel, window, dot):
+    """A product for all rows of the kernel, as outputs side by side, which are then shifted and summed.
+
+    XLA copies the pixels that each output meets: these are fewer for a kernel of one row, and each is used more often.
+    """
+    rows, inputs, outputs = kernel.shape[0], kernel.shape[-2], kernel.shape[-1]
+    at_once = jnp.moveaxis(kernel, 0, -2).reshape(1, *kernel.shape[1:-2], inputs, rows * outputs)
+    spatial = tuple(range(1, x.ndim - 1))
+    maps, weights = (0, x.ndim - 1, *spatial), (x.ndim - 1, x.ndim - 2, *(i - 1 for i in spatial))
+    y = lax.conv_general_dilated(
+        x, at_once, window.strides, window.padding, rhs_dilation=window.kernel_dilation,
+        dimension_numbers=lax.ConvDimensionNumbers(maps, weights, maps), precision=dot.keywords['precision'])
+    starts = [row * window.kernel_dilation[0] for row in range(rows)]
+    return functools.reduce(operator.add, (
+        y[:, start:start + window.out[0], ..., row * outputs:(row + 1) * outputs] for row, start in enumerate(starts)))
 
 
 def _depthwise(x, kernel, window, dot):
@@ -110,35 +123,49 @@ def _depthwise(x, kernel, window, dot):
         for tap in _grid(taps)))
 
 
-def _kernel_gradient(x, kernel, window, dot, product):
-    """The gradient of a kernel, from maps (I, ..., N) and gradients (..., N, O): a product for each tap, summed.
+def _kernel_gradient(x, kernel, window, dot, add):
+    """The gradient of a kernel, from maps (I, ..., N) and gradients (..., N, O): `add` of some images, summed.
 
-    A few images at a time stay in the cache: all at once take twice as long.
+    A few images at a time stay in the cache: all at once take twice as long. Their pixels are in the order of the
+    maps that the gradient is of, so that nothing is transposed.
     """
-    images, gradients = jnp.moveaxis(window.padded(x), (0, -1), (-1, 0)), jnp.moveaxis(kernel, -2, 0)
-    count, most = len(images), _PART_BYTES * len(images) // images.nbytes
-    part = next(part for part in range(max(1, min(count, most)), 0, -1) if count % part == 0)
+    images, gradients = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(kernel, -2, 0)
+    count, most = len(images), _PART_BYTES * len(images) // (images.nbytes * window.out[-1])
+    part = next(part for part in range(max(1, min(count, max(2, most))), 0, -1) if count % part == 0)
+    if math.prod(window.out) == 1:
+        part = count
     images, gradients = (each.reshape(-1, part, *each.shape[1:]) for each in (images, gradients))
-
-    def add(total, pair):
-        images, gradient = pair
-        return total + jnp.stack([
-            product(_slice(images, _steps(tap, window.strides), window.kernel_dilation, gradient.shape[1:-1]), gradient,
-                    dot) for tap in _grid(window.out)]), None
-    total = jnp.zeros(jax.eval_shape(add, 0.0, (images[0], gradients[0]))[0].shape, x.dtype)
-    total, _ = lax.scan(add, total, (images, gradients))
+    add = partial(add, window=window, dot=dot)
+    total = jnp.zeros(jax.eval_shape(add, images[0], gradients[0]).shape, x.dtype)
+    total, _ = lax.scan(lambda total, pair: (total + add(*pair), None), total, (images, gradients))
     return jnp.moveaxis(total.reshape(*window.out, -1, kernel.shape[-1]), -2, 0)
 
 
-def _of_channels(x, gradient, dot):
-    """(n, ..., C) twice -> (C,): the kernel is depthwise."""
-    return (x * gradient).sum(range(x.ndim - 1))
+def _of_channels(images, gradient, window, dot):
+    """(n, ..., C) twice -> (taps, C): the kernel is depthwise."""
+    images = window.padded(images)
+    return jnp.stack([
+        (_slice(images, _steps(tap, window.strides), window.kernel_dilation, gradient.shape[1:-1]) * gradient).sum(
+            range(images.ndim - 1)) for tap in _grid(window.out)])
 
 
-def _of_all(x, gradient, dot):
-    """(n, ..., I) and (n, ..., O) -> (I, O)."""
-    pixels = tuple(range(x.ndim - 1))
-    return dot(x, gradient, ((pixels, pixels), ((), ())))
+def _of_all(images, gradient, window, dot):
+    """(n, ..., I) and (n, ..., O) -> (rows of taps, taps of a row * I, O): a product a row, its taps side by side."""
+    images = window.padded(images)
+    (*steps, step), (*gaps, gap), (*rows, taps) = window.strides, window.kernel_dilation, window.out
+    (*_, width, outputs), none, each = gradient.shape, (0,) * len(rows), (1,) * len(rows)
+    beside = jnp.concatenate([
+        _slice(images, (*none, tap * step), (*each, gap), (*images.shape[1:-2], width))
+        for tap in range(taps)], -1)
+    of_pixels = ((0,), (0,)), ((), ())  # one axis of them: of several XLA would make a transposed copy first
+
+    def product(row):
+        met = _slice(beside, (*_steps(row, steps), 0), (*gaps, 1), gradient.shape[1:-1])
+        pair = met.reshape(-1, met.shape[-1]), gradient.reshape(-1, outputs)
+        if met.shape[-1] < outputs:  # the first is transposed, so it is the narrower
+            return dot(*pair, of_pixels)
+        return dot(*pair[::-1], of_pixels).T
+    return jnp.stack([product(row) for row in _grid(rows)])
 
 
 def form(x: tuple, kernel: tuple, window: Window, groups: int, batch_groups: int) -> Callable | None:
@@ -151,19 +178,28 @@ def form(x: tuple, kernel: tuple, window: Window, groups: int, batch_groups: int
     taps, places, dilated = kernel[:-2], math.prod(window.out), max(window.map_dilation) > 1
     if batch_groups > 1:
         depthwise = batch_groups == x[0] == kernel[-1] and places <= _MOST_TAPS
-        return partial(_kernel_gradient, product=_of_channels) if depthwise else None
+        return partial(_kernel_gradient, add=_of_channels) if depthwise else None
     if groups > 1:
         return _depthwise if groups == x[-1] == kernel[-1] and math.prod(taps) <= _MOST_TAPS else None
     if math.prod(taps) > 1:
-        if places == 1:
-            return _one_place
-        if 1 < places <= 9 < math.prod(taps) and x[0] >= 16 and kernel[-1] <= _FEW:
-            return partial(_kernel_gradient, product=_of_all)
+        if places == 1 or _sums_many(x, kernel, window):
+            return partial(_kernel_gradient, add=_of_all)
+        few = kernel[-1] <= _FEW and max(x[-1], kernel[-1]) > _FEWEST and places > math.prod(taps)
+        if few and taps[0] > 1 and window.strides[0] == 1 and not dilated:
+            return _rows_apart
         if math.prod(taps) > _MOST_TAPS or not any(map(operator.gt, taps, x[1:-1])):
             return None
     if not dilated:
         return _taps
     return _spread_taps if max(window.strides) == 1 else None
+
+
+def _sums_many(x, kernel, window):
+    """Whether it is the gradient of a kernel that is small beside the maps, from (I, ..., N) and (..., N, O)."""
+    taps, places = kernel[:-2], math.prod(window.out)
+    return 1 < places < math.prod(taps) and not any(map(operator.gt, taps, x[1:-1])) and (
+        math.prod(window.out[:-1]) <= _MOST_TAPS and max(window.map_dilation) == 1 and isinstance(x[0], int)
+        and x[-1] * math.prod(taps) > 8 * max(x[0], kernel[-1]))
 
 
 def _lower(ctx, x, kernel, **options):
