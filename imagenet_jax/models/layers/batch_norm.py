@@ -58,7 +58,7 @@ def batch_norm(maps: tuple[jax.Array, ...], shortcut: jax.Array | None, scales: 
 def _forward(maps, shortcut, scales, biases, act, epsilon, axis_name, dtype):
     share = 1 / (maps[0].size // maps[0].shape[-1])
     wide = [at_least_float32(x) for x in maps]
-    moments = [[total * share for total in _sums(x, x * x)] for x in wide]
+    moments = [[total * share for total in _sums((x, x * x))] for x in wide]
     if axis_name:
         moments = jax.lax.pmean(moments, axis_name)
     means = tuple(mean for mean, _ in moments)
@@ -82,10 +82,8 @@ def _backward(act, epsilon, axis_name, dtype, saved, cotangents):
     if y is not None:
         g = jnp.where(y > 0, g, jnp.zeros_like(g))
 
-    # Vectors by channel are never multiplied by one another: XLA for GPUs makes a kernel of that.
-    def normalized(maps):
-        return [(at_least_float32(x) - mean) * deviation
-                for x, mean, deviation in zip(maps, means, deviations, strict=True)]
+    def centered(maps):
+        return [at_least_float32(x) - mean for x, mean in zip(maps, means, strict=True)]
 
     def before_act(maps, g):
         """The gradient of what the activation was given, at least float32."""
@@ -100,34 +98,39 @@ def _backward(act, epsilon, axis_name, dtype, saved, cotangents):
         return jax.vjp(act, given)[1](g)[0]
 
     wide = before_act(maps, g)
-    sums = _sums(wide, *(wide * unit for unit in normalized(maps)))
+    sums = _sums((wide, *(wide * x for x in centered(maps))), deviations)
     # A second barrier, or the gradient so far would be written by the first pass, in float32, and read by the second.
     maps, g, sums = jax.lax.optimization_barrier((maps, g, sums))
     d_bias, *d_scales = sums
     total, *products = jax.lax.pmean(sums, axis_name) if axis_name else sums
+    # Vectors by channel are not multiplied by one another: XLA for GPUs would make a kernel of that.
     d_maps = tuple(
-        ((before_act(maps, g) - (total + unit * product) * share) * slope).astype(x.dtype)
-        for x, unit, product, slope in zip(maps, normalized(maps), products, slopes, strict=True))
+        ((before_act(maps, g) - (total + from_mean * deviation * product) * share) * slope).astype(x.dtype)
+        for x, from_mean, deviation, product, slope in
+        zip(maps, centered(maps), deviations, products, slopes, strict=True))
     return (d_maps, None if y is None or len(maps) == 2 else g,
             tuple(d.astype(scale.dtype) for d, scale in zip(d_scales, scales, strict=True)),
             tuple(d_bias.astype(bias.dtype) for bias in biases))
 
 
-def _sums(*maps):
-    """By channel, of each of some maps (N, ..., C)."""
+def _sums(maps, slopes=()):
+    """By channel, of each of some maps (N, ..., C); where there are slopes, (C,), all but the first times theirs."""
     axes, zero = tuple(range(maps[0].ndim - 1)), jnp.zeros((), maps[0].dtype)
 
-    def each(*maps):
-        return tuple(jnp.sum(x, axes) for x in maps)
+    def each(maps, slopes):
+        total, *others = (jnp.sum(x, axes) for x in maps)
+        return total, *(map(jax.lax.mul, others, slopes) if slopes else others)
 
-    def on_gpu(*maps):
+    def on_gpu(maps, slopes):
+        # Here, and not of the sums, which would be a kernel; on a CPU XLA would write a slope for each pixel.
+        maps = (maps[0], *map(jnp.multiply, maps[1:], slopes)) if slopes else maps
         if maps[0].size // maps[0].shape[-1] <= _ONE_STEP:
             # In one step XLA would first write what is summed, in float32.
             return tuple(jnp.sum(x, 0) for x in jax.lax.optimization_barrier([jnp.sum(x, axes[1:]) for x in maps]))
         if len(maps) == 2:  # else the second step would be a kernel for each; but three XLA would write first
-            return jax.lax.reduce(maps, (zero, zero), lambda a, b: tuple(map(jax.lax.add, a, b)), axes)
-        return each(*maps)
-    return jax.lax.platform_dependent(*maps, cuda=on_gpu, default=each)
+            return tuple(jax.lax.reduce(maps, (zero, zero), lambda a, b: tuple(map(jax.lax.add, a, b)), axes))
+        return each(maps, ())
+    return jax.lax.platform_dependent(maps, slopes, cuda=on_gpu, default=each)
 
 
 batch_norm.defvjp(_forward, _backward)
