@@ -1,17 +1,21 @@
-"""How long commands take to answer: help, the list of models, and the classes of one image.
+"""How long commands take to answer: help, the list of models, the classes of one image; and a run to its first step.
 
     python benchmarks/startup.py --output benchmarks/results/startup.json
 
 Each is a process of its own, started in turns for several rounds; times are medians, of the clock and of the processor,
 of which a busy machine changes the first. `predict` has ResNet-50 with weights drawn at random and one photograph that
-is made; cold, with no compiled program kept from before, and warm. Files are in memory after the first round: disks are
-not measured.
+is made; cold, with no compiled program kept from before, and warm. `train` has ResNet-50's recipe on a folder of as
+many files as ImageNet has, all links to one photograph a class, in batches of 16 images of 64 pixels: cold, warm, and
+resumed from a checkpoint; its parts are those of the run's own line. Files are in memory after the first round: disks
+are not measured.
 """
 
 import argparse
 import json
 import os
+import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,6 +32,8 @@ from imagenet_jax import __main__
 
 # Seconds that each is to stay under on two cores.
 HELP_S, MODELS_S, PREDICT_S = 0.5, 1.0, 6.0
+# ImageNet's: images in each of so many classes. Its kept list holds where no folder has changed for some seconds.
+CLASSES, TRAIN_IMAGES, EVAL_IMAGES, SETTLED_S = 1000, 1281, 50, 3
 
 
 def main() -> None:
@@ -35,7 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7, help='default %(default)s')
     parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--only-train', action='store_true', help='the first step alone, into the results there are')
     arguments = parser.parse_args()
+    if arguments.only_train:
+        return write(arguments.output, {'train': first_steps(arguments.rounds)})
     load = os.getloadavg()[0]
     cases = {'': (HELP_S, ['--help']),
              **{f'{name} --help': (HELP_S, [name, '--help']) for name in __main__._COMMANDS},
@@ -57,9 +66,62 @@ def main() -> None:
     for name, row in rows.items():
         print(f'{name or "--help":32} {row["seconds"]:6.2f} s {row["processor_seconds"]:6.2f} s of the processor')
     result = {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
-              'load_before': load, 'rounds': arguments.rounds, 'commands': rows}
-    if arguments.output:
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+              'load_before': load, 'rounds': arguments.rounds, 'commands': rows,
+              'train': first_steps(arguments.rounds)}
+    write(arguments.output, result)
+
+
+def write(path: str | None, result: dict) -> None:
+    """Puts results in the place of those of the same names, where there is a file."""
+    if path:
+        file = Path(path)
+        kept = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(kept | result, indent=1) + '\n')
+
+
+def first_steps(rounds: int) -> dict:
+    """Of runs of ResNet-50: seconds of each part until the first step, medians but of the cold one."""
+    found, load = {'cold': [], 'warm': [], 'resumed': []}, os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make_folders(folder / 'data')
+        time.sleep(SETTLED_S)
+        first_step(folder, 'listing', '--config.model.name=resnet18')  # what is kept of the files
+        found['cold'].append(first_step(folder, 'cold'))
+        for number in range(rounds):
+            found['warm'].append(first_step(folder, f'warm{number}'))
+            shutil.rmtree(folder / 'cold' / 'checkpoints' / '4')
+            found['resumed'].append(first_step(folder, 'cold'))
+    rows = {name: {part: median(one[part] for one in runs) for part in runs[0]} for name, runs in found.items()}
+    for name, row in rows.items():
+        print(f'first step, {name:8}', '  '.join(f'{part} {seconds:.1f}' for part, seconds in row.items()))
+    return {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
+            'load_before': load, 'rounds': rounds, 'files': CLASSES * (TRAIN_IMAGES + EVAL_IMAGES), 'seconds': rows}
+
+
+def make_folders(root: Path) -> None:
+    """Class folders of as many images as ImageNet has, all of a class one file."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    for split, count in (('train', TRAIN_IMAGES), ('val', EVAL_IMAGES)):
+        for number in range(CLASSES):
+            folder = root / split / f'n{number:08d}'
+            folder.mkdir(parents=True)
+            Image.fromarray(noise).resize((500, 375)).save(folder / '0.JPEG')
+            for image in range(1, count):
+                os.link(folder / '0.JPEG', folder / f'{image}.JPEG')
+
+
+def first_step(folder: Path, name: str, *more: str) -> dict[str, float]:
+    """Of a run of four steps that saves after two."""
+    words = ['train', '--config', 'configs/resnet50.py', '--workdir', str(folder / name),
+             f'--config.data.path={folder / "data"}', '--config.steps=4', '--config.checkpoint_steps=2',
+             '--config.eval_epochs=0', '--config.batch_size=16', '--config.eval_batch_size=16',
+             '--config.augment.size=64', '--config.eval.size=64', '--config.eval.resize=73', *more]
+    ended = subprocess.run([sys.executable, '-m', 'imagenet_jax', *words], check=True, capture_output=True, text=True,
+                           env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XDG_CACHE_HOME': str(folder / 'cache')})
+    said = re.search(r'first step after ([\d.]+) s: (.*)', ended.stderr)
+    parts = (part.rpartition(' ') for part in said[2].split(', '))
+    return {'all': float(said[1]), **{part: float(seconds) for part, _, seconds in parts}}
 
 
 def prepare(folder: Path) -> None:

@@ -31,6 +31,7 @@ from imagenet_jax.images.erase import ERASERS, Erase
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.mix import Mix
 from imagenet_jax.images.policies import POLICIES
+from imagenet_jax.metrics.beginning import Beginning
 from imagenet_jax.models import summary
 from imagenet_jax.optim import OPTIMIZERS, Lookahead, Optimizer
 from imagenet_jax.options import apply, checked, chosen, create
@@ -82,14 +83,17 @@ class Experiment:
       mesh, model, task, data, train_step: as the modules of those names say.
       train, test: the splits to train and to evaluate on.
       bad_samples: the unreadable ones of the training split, counted.
+      beginning: the clock of this start.
     """
 
-    def __init__(self, config: Mapping[str, Any]):
+    def __init__(self, config: Mapping[str, Any], beginning: Beginning | None = None):
+        self.beginning = beginning or Beginning()
         self.options = options = apply(Options, config, 'config')
         runtime.configure_jax(options.deterministic, options.compilation_cache)
         apply(hosts.join, options.distributed, 'config.distributed')
         hosts.compare('options', record.of_all_hosts(config) | runtime.versions())
         self.mesh = step.make_mesh()
+        self.beginning.done('devices')
         self.model = models.from_section({'dtype': _default_dtype(options.model), **chosen(options.model)})
         if self.model.num_classes < 1:
             raise UserError(f'config.model.num_classes={self.model.num_classes}; training needs at least one class')
@@ -100,6 +104,7 @@ class Experiment:
             self.task.check(source)
         self.bad_samples = self.data.bad_samples(self.train)
         hosts.compare('data', self.data.fingerprint(self.train, self.test))
+        self.beginning.done('data')
         self._check_batches()
         planned = length(options, len(self.train))
         self._check_ramp(planned.steps)

@@ -24,10 +24,10 @@ def check(program: jax.stages.Compiled, what: str, remedy: str) -> None:
     Raises:
       UserError: it needs more than there is.
     """
-    need, device, there = planned(program), jax.local_devices()[0], room()
-    if need is None or there is None:
+    plan, device, there = program.memory_analysis(), jax.local_devices()[0], room()
+    if plan is None or there is None:
         return
-    given = program.memory_analysis().argument_size_in_bytes
+    need, given = _needed(plan), plan.argument_size_in_bytes
     copies = jax.local_device_count() if device.platform == 'cpu' else 1
     if device.platform == 'cpu':
         there += copies * given
@@ -39,8 +39,12 @@ def check(program: jax.stages.Compiled, what: str, remedy: str) -> None:
 def planned(program: jax.stages.Compiled) -> int | None:
     """Bytes that a compiled program takes on each device, its arguments among them; None where it is not told."""
     plan = program.memory_analysis()
-    return plan and (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes
-                     - plan.alias_size_in_bytes)
+    return plan and _needed(plan)
+
+
+def _needed(plan) -> int:
+    return (plan.argument_size_in_bytes + plan.temp_size_in_bytes + plan.output_size_in_bytes
+            - plan.alias_size_in_bytes)
 
 
 def room() -> int | None:

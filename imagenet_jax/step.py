@@ -13,6 +13,7 @@ import flax.struct
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -97,12 +98,11 @@ class TrainStep:
           image_size: side of the images, in pixels.
           loaded: {'params', 'batch_stats'}, arrays to start from; what it lacks is initialised.
         """
-        make = partial(self._initial_state, seed, image_size)
-        return jax.jit(make, out_shardings=self._everywhere)(loaded or {})
+        return self._make(_key_data(seed), image_size, loaded or {})
 
     def abstract(self, image_size: int) -> TrainState:
         """Shapes, dtypes and sharding of what `init` answers; nothing is computed."""
-        state = jax.eval_shape(partial(self._initial_state, 0, image_size), {})
+        state = self._make.eval_shape(_key_data(0), image_size, {})
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._everywhere), state)
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
@@ -132,15 +132,20 @@ class TrainStep:
     def _everywhere(self) -> NamedSharding:
         return NamedSharding(self.mesh, P())
 
-    def _initial_state(self, seed, image_size, loaded) -> TrainState:
-        key = jax.random.key(seed)
+    @functools.cached_property
+    def _make(self) -> Callable:
+        """What makes a state: one program for all seeds, traced once for its shapes and for its values."""
+        return jax.jit(self._initial_state, static_argnums=1, out_shardings=self._everywhere)
+
+    def _initial_state(self, key_data, image_size, loaded) -> TrainState:
+        key = jax.random.wrap_key_data(key_data)
         images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
         flatten, unflatten = flax.traverse_util.flatten_dict, flax.traverse_util.unflatten_dict
         variables = unflatten(flatten(self.model.init(key, images, train=False)) | flatten(loaded))
         params, stats = variables['params'], variables.get('batch_stats', {})
         zero = jnp.int32(0)
         return TrainState(
-            step=zero, updates=zero, key=jax.random.key_data(key), params=params, batch_stats=stats,
+            step=zero, updates=zero, key=key_data, params=params, batch_stats=stats,
             **self.beside(params, stats), watch=Watch.start(),
             loss_scale=jnp.float32(INITIAL_SCALE if self.model.dtype == jnp.float16 else 1.0), good_steps=zero,
             bad_steps=zero, bad_in_a_row=zero)
@@ -253,6 +258,11 @@ class TrainStep:
         scale = jnp.where(grow, jnp.minimum(state.loss_scale * 2, MAX_SCALE), state.loss_scale)
         return {'loss_scale': jnp.where(good, scale, jnp.maximum(state.loss_scale / 2, 1.0)),
                 'good_steps': jnp.where(good & ~grow, state.good_steps + 1, 0)}
+
+
+def _key_data(seed: int) -> np.ndarray:
+    """On the host, whence every process may give it to a program of all."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def step_key(key: jax.Array, step: int | jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ from imagenet_jax import hosts, inspection, memory, profiling, record, runtime
 from imagenet_jax.checkpoint import Checkpoints
 from imagenet_jax.errors import Stopped, UserError, first_line
 from imagenet_jax.experiment import Experiment
+from imagenet_jax.metrics.beginning import Beginning
 from imagenet_jax.metrics.pictures import confusion_image, image_grid
 from imagenet_jax.metrics.progress import Meter, Progress
 from imagenet_jax.metrics.results import Results
@@ -22,12 +23,13 @@ from imagenet_jax.state import TrainState
 log = logging.getLogger(__name__)
 
 
-def train_and_evaluate(config, workdir: str | Path) -> Results:
+def train_and_evaluate(config, workdir: str | Path, beginning: Beginning | None = None) -> Results:
     """Trains as the config says, going on from the newest checkpoint in `workdir` that loads.
 
     Args:
       config: an ml_collections ConfigDict with the options of configs/common.py.
       workdir: the run's folder, made where missing; not touched where config.dry_run is set.
+      beginning: the clock of the start, where it runs already.
 
     Returns:
       What the run has come to, earlier starts included; in processes other than the first, what this start has.
@@ -39,7 +41,7 @@ def train_and_evaluate(config, workdir: str | Path) -> Results:
     with hosts.together(), contextlib.ExitStack() as folder:
         with contextlib.ExitStack() as stack:
             stop = stack.enter_context(runtime.StopSignal())
-            experiment = Experiment(config)
+            experiment = Experiment(config, beginning)
             if config.dry_run:
                 workdir = folder.enter_context(tempfile.TemporaryDirectory())
             workdir = record.make_folder(Path(workdir))
@@ -56,6 +58,7 @@ def train_and_evaluate(config, workdir: str | Path) -> Results:
                 results = Results(experiment.task.score, _about(experiment, entry), writer.rows if writer else ())
                 if writer:
                     _describe_model(experiment, entry['run'], state)
+                experiment.beginning.done('state')
                 _loop(experiment, state, checkpoints, writer, results, stop, stack)
         if writer and not config.dry_run:  # now that every save is whole
             record.finish(workdir, entry)
@@ -98,6 +101,8 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
     for at in range(start + 1, experiment.steps + 1):
         tracer.before(at, meter.pause)
         host_batch, batch = meter.next(batches)
+        if at == start + 1:
+            experiment.beginning.done('first batch')
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
         began = time.perf_counter()
@@ -110,7 +115,7 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
         tracer.after(at, meter.pause)
         if compiles:
             meter.pause()
-            log.info('compiled and made in %.1f s', time.perf_counter() - began)
+            _say_made(experiment, writer, time.perf_counter() - began, first=at == start + 1)
         evaluating = every.evaluate.due(at)
         numbers = _row(experiment, meter, at) if evaluating or every.log.due(at) else {}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
@@ -160,6 +165,7 @@ def _catch_up(experiment, state, start, checkpoints, writer, results, stop) -> T
         state, row, _ = _evaluate(experiment, state, start, start - 1, writer, stop)
         _tell(start, row, writer, results)
         checkpoints.replace(state, *experiment.scores(row))
+        experiment.beginning.done('evaluation')
     return state
 
 
@@ -192,7 +198,19 @@ def _compile(experiment, state, batch, meter, writer, at, first: bool) -> None:
     elif writer:
         _describe_start(experiment, batch, writer, at)
     experiment.check_memory(state, batch)
+    experiment.beginning.done('compile')
     meter.peak_seconds = experiment.peak_seconds(batch['image'].shape)
+
+
+def _say_made(experiment, writer, seconds, first: bool) -> None:
+    """What the first step took, or another of new shapes."""
+    if not first:
+        log.info('compiled and made in %.1f s', seconds)
+        return
+    experiment.beginning.done('step')
+    log.info('%s', experiment.beginning)
+    if writer:
+        writer.begin_board()
 
 
 def _describe_model(experiment, measured, state) -> None:

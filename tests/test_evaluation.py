@@ -283,3 +283,15 @@ def test_what_is_not_finite_is_said_loudly(broken, caplog):
     assert [record.levelname for record in caplog.records] == ['ERROR']
     assert 'EVALUATION IS NOT FINITE: the answer to 1 of 8 images' in caplog.text and 'loss is nan' in caplog.text
     assert not np.isfinite(result.scalars['loss'])
+
+
+def test_what_hosts_gather_of_each_image_of_one_class_does_not_grow_with_the_classes():
+    """Every host has the sums, and of each image some bytes: never its logits."""
+    def rows(classes, top):
+        numbers = jax.ShapeDtypeStruct((16,), jnp.int32)
+        of_batch = {'image': jax.ShapeDtypeStruct((16, classes), jnp.float32), 'label': numbers, 'bad': numbers,
+                    'index': numbers, 'mask': jax.ShapeDtypeStruct((16,), bool)}
+        _, found = jax.eval_shape(make(2, top=top), {}, of_batch)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(found))
+    assert rows(1000, top=1) == rows(10, top=1) < 16 * 32
+    assert rows(10, top=0) == 0

@@ -58,9 +58,12 @@ def _run(argv: list[str]) -> None:
         without_recipe.look_at_data(config, _DATA.value, recipes.given())
     # JAX takes seconds to import, for which neither help nor a refusal waits.
     with running.importing():
+        from imagenet_jax.metrics.beginning import Beginning
         from imagenet_jax.train import train_and_evaluate
+    beginning = Beginning.of_process()
+    beginning.done('imports')
     try:
-        result = train_and_evaluate(config, _WORKDIR.value or '')
+        result = train_and_evaluate(config, _WORKDIR.value or '', beginning)
     except Stopped as stopped:
         print(f'stopped by {stopped}' + ('' if config.dry_run else f' and saved; this goes on from there:\n    '
                                          f'{shlex.join(sys.orig_argv)}'))

@@ -44,18 +44,22 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, resume_step: int | None, score: str = 'top1'):
-        self._score, self._best_tag = score, f'best/{score}'
+        self._score = score
         self.workdir, self._path = Path(workdir), Path(workdir) / 'metrics.jsonl'
         self._next = 0 if resume_step is None else resume_step + 1
         self.rows = [] if resume_step is None else _kept_rows(self._path, resume_step)
         self._began = time.monotonic() - max((row['seconds'] for row in self.rows if 'seconds' in row), default=0)
         self._open()
-        self._board = board.open_in(self.workdir, self._next)
+        self._board = board.Board(self.workdir, self._next)
 
     @property
     def seconds(self) -> float:
         """Of wall time until now, in all starts."""
         return time.monotonic() - self._began
+
+    def begin_board(self) -> None:
+        """Opens TensorBoard's files, which takes processor time: once the devices have something to do."""
+        self._board.begin()
 
     def _open(self):
         with replacing(self._path) as file:
@@ -77,14 +81,12 @@ class MetricWriter:
             with writing(self._path):
                 self._file.write(_line(entry))
                 self._file.flush()
-        if self._board:
-            shown = {_OF_THE_RUN.get(name, name): value for name, value in row.items() if value is not None}
-            self._board.write_scalars(step, shown | ({} if best is None else {self._best_tag: best}))
+        shown = {_OF_THE_RUN.get(name, name): value for name, value in row.items() if value is not None}
+        self._board.write_scalars(step, shown | ({} if best is None else {f'best/{self._score}': best}))
 
     def write_image(self, step: int, name: str, image: np.ndarray, file: str = '') -> None:
         """A picture, uint8 (H, W, 3), for TensorBoard; where a file is named, also there in the run's folder."""
-        if self._board:
-            self._board.write_images(step, {name: image[None]})
+        self._board.write_images(step, {name: image[None]})
         if file:
             path = self.workdir / file
             with replacing(path) as partial:
@@ -93,28 +95,18 @@ class MetricWriter:
     def write_config(self, flat: Mapping[str, object]) -> None:
         """For TensorBoard: the config as a table of text, and as hyperparameters of a trial that has the folder's name
         and the best score for its result."""
-        if self._board:
-            flat = {k: v for k, v in flat.items() if not k.startswith('run.class_words')}  # one a class
-            table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
-            self._board.write_texts(self._next, {'config': table, 'message': str(flat['message'])})
-            self._write_trial({k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()
-                               if k != 'run.class_names'})  # a column of a table
-
-    def _write_trial(self, options: Mapping[str, bool | int | float | str]) -> None:
-        """Not clu's write_hparams: that names a trial by a hash, and any number of a run as its result."""
-        from tensorboard.plugins.hparams import api  # with the board, and as late
-        metric = api.Metric(self._best_tag, display_name=f'best {self._score}')
-        for summary in (api.hparams_config_pb([api.HParam(name) for name in options], [metric]),
-                        api.hparams_pb(options, trial_id=str(self.workdir))):
-            value, = summary.value
-            self._board.write_summaries(self._next, {value.tag: np.float32(0)}, {value.tag: value.metadata})
+        flat = {k: v for k, v in flat.items() if not k.startswith('run.class_words')}  # one a class
+        table = '\n'.join(['| option | value |', '| --- | --- |', *(f'| {k} | {v} |' for k, v in flat.items())])
+        self._board.write_texts(self._next, {'config': table, 'message': str(flat['message'])})
+        options = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in flat.items()
+                   if k != 'run.class_names'}  # a column of a table
+        self._board.write_trial(self._next, options, self._score, str(self.workdir))
 
     def close(self) -> None:
         """Flushes what TensorBoard has not seen."""
         with contextlib.suppress(OSError):  # each row was flushed: nothing is left but what could not be written
             self._file.close()
-        if self._board:
-            self._board.close()
+        self._board.close()
 
 
 def _kept_rows(path: Path, resume_step: int) -> list[dict]:

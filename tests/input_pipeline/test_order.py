@@ -120,3 +120,20 @@ def test_evaluation_sees_every_image_once(good, batch, workers):
     np.testing.assert_array_equal(joined(batches, 'image')[mask], [VIEW(good.image(i)) for i in range(COUNT)])
     assert (index[~mask] == -1).all() and (joined(batches, 'bad') == -1).all()
     assert not joined(batches, 'image')[~mask].any()
+
+
+@pytest.mark.parametrize('hosts', [1, 2, 4])
+def test_an_evaluation_is_shared_out_evenly_and_padded_by_less_than_a_batch(good, hosts, monkeypatch):
+    monkeypatch.setattr(jax, 'process_count', lambda: hosts)
+    read, shares = [], []
+    monkeypatch.setattr(good, 'image', lambda index, image=good.image: read.append(index) or image(index))
+    for host in range(hosts):
+        monkeypatch.setattr(jax, 'process_index', lambda host=host: host)
+        batches = take(eval_batches(good, VIEW, 4, ONE))
+        assert [len(each['mask']) for each in batches] == [4 // hosts] * -(-COUNT // 4)
+        shares.append(joined(batches, 'mask'))
+    images = [int(share.sum()) for share in shares]
+    assert sum(images) == COUNT and max(images) - min(images) <= 1
+    assert sum(map(len, shares)) - COUNT < 4
+    # Nothing is read but for its own share; the first image of a split is, once more, where its shape is asked for.
+    assert sorted(set(read)) == list(range(COUNT)) and len(read) <= COUNT + hosts

@@ -1,10 +1,12 @@
 """metrics.jsonl, new and gone on with, and what is handed to TensorBoard."""
 
+import contextlib
 import errno
 import io
 import json
 import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,10 +15,11 @@ from tensorboard.plugins.hparams import metadata
 
 from imagenet_jax.errors import UserError
 from imagenet_jax.metrics import run_log
+from imagenet_jax.metrics.board import Board
 from imagenet_jax.metrics.run_log import MetricWriter, read_rows
 
 
-class Board:
+class Asked:
     """Takes down what it is asked to write."""
 
     def __init__(self):
@@ -28,8 +31,8 @@ class Board:
 
 @pytest.fixture
 def board(monkeypatch):
-    made = Board()
-    monkeypatch.setattr(run_log.board, 'open_in', lambda workdir, start: made)
+    made = Asked()
+    monkeypatch.setattr(run_log.board, 'Board', lambda workdir, start: made)
     return made
 
 
@@ -153,18 +156,18 @@ def test_pictures_and_the_config_are_for_the_board(tmp_path, board):
     writer.write_image(7, 'eval/confusion', image)
     writer.write_config({'seed': 0, 'message': 'why', 'mean': (0.5, 0.5), 'run.class_names': ['ant'] * 1000})
     writer.close()
-    (_, step, images), (_, _, texts), (_, _, _, experiment), (_, _, _, trial), _ = board.written
+    (_, step, images), (_, _, texts), (name, _, *trial), _ = board.written
+    assert name == 'write_trial'
     assert step == 7 and images['eval/confusion'].shape == (1, 2, 3, 3)
     assert '| seed | 0 |' in texts['config'] and texts['message'] == 'why'
-    (tag, kept), = trial.items()
-    assert tag == metadata.SESSION_START_INFO_TAG
+    (tag, experiment), (session, kept) = run_log.board.trial(*trial)
+    assert session == metadata.SESSION_START_INFO_TAG
     trial = metadata.parse_session_start_info_plugin_data(kept.plugin_data.content)
     assert trial.group_name == str(tmp_path)
     assert {name: getattr(value, value.WhichOneof('kind')) for name, value in trial.hparams.items()} == {
         'seed': 0, 'message': 'why', 'mean': '(0.5, 0.5)'}
-    (tag, kept), = experiment.items()
     assert tag == metadata.EXPERIMENT_TAG
-    experiment = metadata.parse_experiment_plugin_data(kept.plugin_data.content)
+    experiment = metadata.parse_experiment_plugin_data(experiment.plugin_data.content)
     assert [info.name for info in experiment.hparam_infos] == ['seed', 'message', 'mean']
     assert [info.name.tag for info in experiment.metric_infos] == ['best/top1']
 
@@ -193,6 +196,50 @@ def test_the_board_has_a_group_for_the_run_and_the_best_so_far(tmp_path, board):
         'train/loss', 'train/accuracy', 'train/grad_norm', 'train/images_per_s', 'run/learning_rate', 'run/loss_scale',
         'run/bad_steps', 'run/bad_samples', 'run/epoch', 'run/eval_bad_samples', 'eval/top1', 'best/top1'}
     assert [row.get('best/top1') for row in shown] == [0.5, None, 0.5]
+
+
+class Writer:
+    """In the place of clu's: takes down what it is asked, in which thread, and raises what it is given."""
+
+    def __init__(self, error=None):
+        self.error, self.asked = error, []
+
+    def __getattr__(self, name):
+        def ask(*values):
+            self.asked.append((name, threading.current_thread().name, *values))
+            if self.error:
+                raise self.error
+        return ask
+
+
+def test_event_files_are_opened_when_the_board_begins_and_take_all_in_order(tmp_path, monkeypatch):
+    writer, opened = Writer(), []
+    monkeypatch.setattr(Board, '_opened', lambda self: opened.append(self) or writer)
+    board = Board(tmp_path, 0)
+    board.write_texts(0, {'a': 'b'})
+    board.write_scalars(1, {'c': 2.0})
+    assert not opened
+    board.begin()
+    board.begin()
+    board.write_scalars(2, {'c': 3.0})
+    board.close()
+    assert len(opened) == 1 and [(asked[0], *asked[2:3]) for asked in writer.asked] == [
+        ('write_texts', 0), ('write_scalars', 1), ('write_scalars', 2), ('close',)]
+    assert {asked[1] for asked in writer.asked} == {'board'}
+
+
+@pytest.mark.parametrize('full', [True, False])
+def test_a_board_that_fails_is_one_warning_or_where_the_disk_is_full_one_error(full, tmp_path, monkeypatch, caplog):
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else ValueError('no such thing')
+    monkeypatch.setattr(Board, '_opened', lambda self: Writer(error))
+    board = Board(tmp_path, 0)
+    board.write_scalars(1, {})
+    board.write_scalars(2, {})
+    with pytest.raises(UserError, match=r'event files .* No space left') if full else contextlib.nullcontext():
+        board.close()
+    board.write_scalars(3, {})
+    board.close()
+    assert caplog.text.count('no more TensorBoard event files, metrics.jsonl alone: ValueError: no such') == (not full)
 
 
 class Raising:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from fixtures_step import CLASSES, Run, Tiny, batch
+from fixtures_step import CLASSES, SIZE, Norm, Run, Tiny, batch
 
 from imagenet_jax import step
 from imagenet_jax.models.layers import FLOAT32
@@ -34,6 +34,16 @@ def test_dropout_differs_between_devices_and_between_parts(options):
     half = batch(8)
     twice = jax.tree.map(lambda x: np.concatenate([x, x]), half)
     assert frozen(**options).step(twice)['loss'] != pytest.approx(frozen().step(half)['loss'], rel=1e-6)
+
+
+def test_one_program_makes_the_states_of_all_seeds():
+    train_step = Run(Norm()).train_step
+    states = [train_step.init(seed, SIZE) for seed in (0, 1)]
+    assert train_step._make._cache_size() == 1  # else each seed would be compiled anew
+    for seed, state in enumerate(states):
+        np.testing.assert_array_equal(state.key, jax.random.key_data(jax.random.key(seed)))
+    one, other = (state.params['Dense_0']['kernel'] for state in states)
+    assert (one != other).any()
 
 
 class Draws(nn.Module):
