@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Elements of the largest small array. To copy as many takes a GPU about as long as to start a kernel.
+# Elements of the largest small array: by its memory's rate a GPU copies as many in less than the 1 us of a tiny kernel.
 _SMALL = 65_536
 
 

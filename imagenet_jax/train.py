@@ -101,8 +101,6 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
     for at in range(start + 1, experiment.steps + 1):
         tracer.before(at, meter.pause)
         host_batch, batch = meter.next(batches)
-        if at == start + 1:
-            experiment.beginning.done('first batch')
         bad.check(host_batch)
         compiles, shape = batch['image'].shape != shape, batch['image'].shape
         began = time.perf_counter()
@@ -192,13 +190,16 @@ def _tell(at: int, row: dict, writer, results, progress=None) -> None:
 def _compile(experiment, state, batch, meter, writer, at, first: bool) -> None:
     """Compiles the step, which is no part of the speed, and checks its need of memory; shows the first images."""
     meter.pause()
-    if not first:
+    if first:
+        experiment.beginning.done('first batch')
+        if writer:
+            _describe_start(experiment, batch, writer, at)
+    else:
         log.info('from step %d on images have %d pixels a side; compiling the train step for them', at,
                  batch['image'].shape[-2])
-    elif writer:
-        _describe_start(experiment, batch, writer, at)
     experiment.check_memory(state, batch)
-    experiment.beginning.done('compile')
+    if first:
+        experiment.beginning.done('compile')
     meter.peak_seconds = experiment.peak_seconds(batch['image'].shape)
 
 

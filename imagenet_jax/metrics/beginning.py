@@ -40,5 +40,6 @@ def _age() -> float:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         # Of the fields behind the name the 20th is the start, in ticks since the machine's.
         start = int(Path('/proc/self/stat').read_text().rpartition(')')[2].split()[19])
-        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf('SC_CLK_TCK'))
+        if start:
+            return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf('SC_CLK_TCK'))
     return 0.0
