@@ -187,7 +187,7 @@ class TrainStep:
                                  batch)
             carry, _ = jax.lax.scan(accumulate, carry, (jnp.arange(self.accumulation), parts))
         stats, gradients, loss, accuracy = small_arrays.together(partial(jax.lax.pmean, axis_name=DATA_AXIS), carry)
-        # Of the norm the sum, and not of each array: then what divides the small ones is a part of their updates.
+        # The norm is divided, not every array ahead of it: what divides small ones is a part of their updates then.
         scale = self.accumulation * state.loss_scale
         grad_norm = small_arrays.norm(gradients) / scale
         gradients = jax.tree.map(lambda g: g / scale, gradients)

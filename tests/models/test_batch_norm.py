@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from imagenet_jax import step
-from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, FROZEN, BatchNorm, Layers
+from imagenet_jax.models.layers import ACTIVATIONS, DATA_AXIS, FROZEN, BatchNorm, Layers, batch_norm
 
 pytestmark = pytest.mark.numerics
 ACTS = [None, *ACTIVATIONS]
@@ -148,6 +148,19 @@ def test_in_half_precision_it_errs_no_more_than_what_is_derived(dtype, shortcut,
         errors = [np.sqrt(np.mean((found - g)**2)) for found in (ours, derived)]
         assert errors[0] <= errors[1] * 1.001
     assert errors[1] > 0 or shortcut  # whose gradient is a selection, and exact
+
+
+@pytest.mark.parametrize('shape', [(20, 8), (4, 5, 6, 8), (5, 30, 31, 8)])  # the last of more rows than one step takes
+@pytest.mark.parametrize('count', [2, 3])
+@pytest.mark.parametrize('sloped', [False, True])
+def test_a_gpus_sums_are_the_same(shape, count, sloped):
+    maps = tuple(jnp.asarray(drawn(shape, seed)) for seed in range(count))
+    slopes = tuple(jnp.asarray(drawn(shape[-1:], 9 + seed)) for seed in range(count - 1)) if sloped else ()
+    expected = [np.asarray(x, np.float64).reshape(-1, shape[-1]).sum(0) * slope
+                for x, slope in zip(maps, (1, *(slopes or [1] * (count - 1))), strict=True)]
+    for way in batch_norm._sums_on_gpu, batch_norm._plain_sums, batch_norm._sums:
+        found = jax.jit(lambda maps, slopes, way=way: way(maps, slopes))(maps, slopes)
+        close(tuple(found), tuple(expected), rtol=1e-4, atol=1e-3)
 
 
 def test_the_gradient_keeps_the_map_and_of_a_block_the_answer():

@@ -115,22 +115,24 @@ def _backward(act, epsilon, axis_name, dtype, saved, cotangents):
 
 def _sums(maps, slopes=()):
     """By channel, of each of some maps (N, ..., C); where there are slopes, (C,), all but the first times theirs."""
+    return jax.lax.platform_dependent(maps, slopes, cuda=_sums_on_gpu, default=_plain_sums)
+
+
+def _plain_sums(maps, slopes):
+    total, *others = (jnp.sum(x, tuple(range(x.ndim - 1))) for x in maps)
+    return total, *(map(jax.lax.mul, others, slopes) if slopes else others)
+
+
+def _sums_on_gpu(maps, slopes):
     axes, zero = tuple(range(maps[0].ndim - 1)), jnp.zeros((), maps[0].dtype)
-
-    def each(maps, slopes):
-        total, *others = (jnp.sum(x, axes) for x in maps)
-        return total, *(map(jax.lax.mul, others, slopes) if slopes else others)
-
-    def on_gpu(maps, slopes):
-        # Here, and not of the sums, which would be a kernel; on a CPU XLA would write a slope for each pixel.
-        maps = (maps[0], *map(jnp.multiply, maps[1:], slopes)) if slopes else maps
-        if maps[0].size // maps[0].shape[-1] <= _ONE_STEP:
-            # In one step XLA would first write what is summed, in float32.
-            return tuple(jnp.sum(x, 0) for x in jax.lax.optimization_barrier([jnp.sum(x, axes[1:]) for x in maps]))
-        if len(maps) == 2:  # else the second step would be a kernel for each; but three XLA would write first
-            return tuple(jax.lax.reduce(maps, (zero, zero), lambda a, b: tuple(map(jax.lax.add, a, b)), axes))
-        return each(maps, ())
-    return jax.lax.platform_dependent(maps, slopes, cuda=on_gpu, default=each)
+    # Here, and not of the sums, which would be a kernel; on a CPU XLA would write a slope for each pixel.
+    maps = (maps[0], *map(jnp.multiply, maps[1:], slopes)) if slopes else maps
+    if maps[0].size // maps[0].shape[-1] <= _ONE_STEP:
+        # In one step XLA would first write what is summed, in float32.
+        return tuple(jnp.sum(x, 0) for x in jax.lax.optimization_barrier([jnp.sum(x, axes[1:]) for x in maps]))
+    if len(maps) == 2:  # else the second step would be a kernel for each; but three XLA would write first
+        return tuple(jax.lax.reduce(maps, (zero, zero), lambda a, b: tuple(map(jax.lax.add, a, b)), axes))
+    return _plain_sums(maps, ())
 
 
 batch_norm.defvjp(_forward, _backward)
