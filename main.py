@@ -3,4 +3,5 @@
 from imagenet_jax.command_line import running
 
 if __name__ == '__main__':  # data workers import this file anew
+    running.take_huge_pages()
     running.run('train')

@@ -5,9 +5,9 @@
 
 A case is MODEL:SIDE:BATCH. The three take turns, a few steps each, and rates and ratios are medians over the rounds, so
 that what else the machine does falls on all alike. Images are there already; PyTorch's are normalised and channels_last
-too, ours uint8. PyTorch's models are torchvision's and, for CIFAR, those that the tests compare with. `plain` is ours
-without layers/cpu_convs.py. Each `compile_s` is from tracing to the program. Cases that --output has already stay
-there, unless they are measured anew.
+too, ours uint8. All take memory in huge pages, as this project's commands do. PyTorch's models are torchvision's and,
+for CIFAR, those that the tests compare with. `plain` is ours without layers/cpu_convs.py. Each `compile_s` is from
+tracing to the program. Cases that --output has already stay there, unless they are measured anew.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import mlir
 
 from imagenet_jax import runtime
-from imagenet_jax.command_line import without_recipe
+from imagenet_jax.command_line import running, without_recipe
 from imagenet_jax.models.layers import cpu_convs
 from imagenet_jax.use import workloads
 from imagenet_jax.workers import cores
@@ -37,11 +37,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
 import torch_reference
 
 CASES = ('resnet8_cifar:32:128', 'resnet20_cifar:32:128', 'resnet18:64:64', 'resnet18:128:32', 'resnet50:128:16',
-         'mobilenet_v2:128:32', 'alexnet:224:32')
+         'mobilenet_v2:128:32', 'alexnet:224:32', 'resnext50_32x4d:64:16')
 
 
 def main() -> None:
     """Measures each case, prints a line of it, and writes the numbers."""
+    running.take_huge_pages()
     arguments = parse()
     runtime.keep_to_cpu()
     torch.set_num_threads(cores())

@@ -27,6 +27,12 @@ _COMMANDS = {
 }
 
 
+def program() -> NoReturn:
+    """What a shell starts."""
+    running.take_huge_pages()
+    main()
+
+
 def main() -> NoReturn:
     """Runs the command named by the first argument."""
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
@@ -47,4 +53,4 @@ def _list(name: str) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    program()

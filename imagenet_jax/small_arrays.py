@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,8 +17,12 @@ def together(function: Callable[[Any], Any], tree: Any) -> Any:
 
     What is computed of the answer then reads parts of one array. XLA joins what reads the same and has one shape: the
     updates of all scales, biases and statistics become a few kernels instead of two or three a layer. Small are float32
-    arrays of up to 65,536 elements.
+    arrays of up to 65,536 elements. On a CPU, where a kernel costs little and a copy much, they stay as they are.
     """
+    return jax.lax.platform_dependent(tree, cuda=partial(_joined, function), default=function)
+
+
+def _joined(function, tree):
     leaves, structure = jax.tree.flatten(tree)
     small = [i for i, leaf in enumerate(leaves) if leaf.size <= _SMALL and leaf.dtype == jnp.float32]
     if not small:

@@ -117,7 +117,8 @@ class TrainStep:
     def compiled(self) -> Callable:
         """What a call runs: lower it to look at the program."""
         specs = (P(), P(DATA_AXIS), *[P()] * len(self.teachers))
-        step = jax.shard_map(self._step, mesh=self.mesh, in_specs=specs, out_specs=P())
+        # Of one device nothing is averaged, so nothing would say that its answers are the same on all.
+        step = jax.shard_map(self._step, mesh=self.mesh, in_specs=specs, out_specs=P(), check_vma=self.mesh.size > 1)
         return jax.jit(step, donate_argnums=0)
 
     def judge(self, state: TrainState, score: float) -> TrainState:
@@ -168,7 +169,7 @@ class TrainStep:
         batch = batch | {'image': batch['image'].reshape(-1, *batch['image'].shape[-3:])}  # views of one are images too
         drawn = draw(self.normalize, self.erase, self.mix, partial(stream, key), state.step, batch['image'].shape[1:3])
         loss_and_gradients = jax.value_and_grad(
-            partial(self._loss, state.loss_scale, drawn, teachers, self._progress(state.step)), has_aux=True)
+            partial(self._loss, self._loss_scale(state), drawn, teachers, self._progress(state.step)), has_aux=True)
         batch = drawn.with_partners(batch, DATA_AXIS)
 
         def accumulate(carry, numbered_part):
@@ -186,12 +187,20 @@ class TrainStep:
             parts = jax.tree.map(lambda x: x.reshape(self.accumulation, x.shape[0] // self.accumulation, *x.shape[1:]),
                                  batch)
             carry, _ = jax.lax.scan(accumulate, carry, (jnp.arange(self.accumulation), parts))
-        stats, gradients, loss, accuracy = small_arrays.together(partial(jax.lax.pmean, axis_name=DATA_AXIS), carry)
+        stats, gradients, loss, accuracy = small_arrays.together(self._mean, carry)
         # The norm is divided, not every array ahead of it: what divides small ones is a part of their updates then.
-        scale = self.accumulation * state.loss_scale
+        scale = self.accumulation * self._loss_scale(state)
         grad_norm = small_arrays.norm(gradients) / scale
         gradients = jax.tree.map(lambda g: g / scale, gradients)
         return stats, gradients, grad_norm, loss / self.accumulation, accuracy / self.accumulation
+
+    def _mean(self, tree):
+        """Over the devices. XLA for a CPU would copy all of one device to average it."""
+        return jax.lax.pmean(tree, DATA_AXIS) if self.mesh.size > 1 else tree
+
+    def _loss_scale(self, state):
+        """What the loss is multiplied by: outside float16 a constant, which XLA leaves out."""
+        return state.loss_scale if self.model.dtype == jnp.float16 else 1.0
 
     def _model_keys(self, key, part) -> dict:
         """What the model draws from, by stream: other numbers on each device and in each part."""

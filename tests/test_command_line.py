@@ -139,6 +139,27 @@ def test_help_opens_with_what_a_command_does(command, monkeypatch, capsys):
     assert code == 0 and out.count(f'python -m imagenet_jax {command} ') >= 3
 
 
+@pytest.mark.skipif(sys.platform != 'linux' or Path('/proc/driver/nvidia').exists(), reason='for CPUs under Linux')
+@pytest.mark.parametrize(('set_before', 'starts', 'told'), [
+    (None, 2, 'glibc.malloc.hugetlb=1'), ('glibc.malloc.arena_max=4', 1, 'glibc.malloc.arena_max=4')])
+def test_a_program_starts_anew_to_take_huge_pages(set_before, starts, told, tmp_path):
+    """Once, as the same process with the same arguments; the C library reads what it started with."""
+    program = tmp_path / 'program.py'
+    program.write_text(
+        'import os, pathlib, sys\nfrom imagenet_jax.command_line import running\n'
+        'print("start", os.getpid(), *sys.argv[1:], flush=True)\nrunning.take_huge_pages()\n'
+        'lines = pathlib.Path("/proc/self/environ").read_text().split("\\0")[:-1]\n'
+        'print(dict(line.split("=", 1) for line in lines).get("GLIBC_TUNABLES"), os.environ.get("GLIBC_TUNABLES"))\n')
+    given = {name: value for name, value in environment().items() if name != 'GLIBC_TUNABLES'}
+    given |= {'GLIBC_TUNABLES': set_before} if set_before else {}
+    done = subprocess.run([sys.executable, '-W', 'error', program, 'a b', '--c'], env=given, capture_output=True,
+                          text=True)
+    *begun, last = done.stdout.splitlines()
+    assert (done.returncode, done.stderr, len(begun)) == (0, '', starts)
+    assert set(begun) == {begun[0]} and begun[0].endswith(' a b --c')
+    assert last == f'{told} {set_before}'  # what it starts in turn is not told of huge pages
+
+
 @pytest.mark.parametrize('arguments', [['main.py', '--help'], ['-m', 'imagenet_jax']])
 def test_a_reader_that_went_away_is_no_error(arguments):
     with subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment(), stdout=subprocess.PIPE,

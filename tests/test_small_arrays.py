@@ -19,21 +19,23 @@ def tree():
     return drawn | {'half': jnp.ones((5,), jnp.float16), 'deeper': [jnp.full((2,), 7.0)]}
 
 
-def test_each_comes_back_in_its_place():
+@pytest.mark.parametrize('function', [small_arrays.together, small_arrays._joined])
+def test_each_comes_back_in_its_place(function):
     change = partial(jax.tree.map, lambda x: 2 * x + 1)
-    once, expected = jax.jit(partial(small_arrays.together, change))(tree()), change(tree())
+    once, expected = jax.jit(partial(function, change))(tree()), change(tree())
     assert jax.tree.structure(once) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, once, expected)
     assert [x.dtype for x in jax.tree.leaves(once)] == [x.dtype for x in jax.tree.leaves(expected)]
 
 
 def test_small_ones_are_one():
+    """As a GPU has them."""
     sizes = []
 
     def note(seen):
         sizes.extend((x.size, x.dtype.name) for x in jax.tree.leaves(seen))
         return seen
-    small_arrays.together(note, tree())
+    small_arrays._joined(note, tree())
     small = 3 + 24 + 0 + 1 + 256**2 + 2
     assert sorted(sizes) == sorted([(small, 'float32'), (300 * 300, 'float32'), (5, 'float16')])
 

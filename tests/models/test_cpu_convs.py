@@ -60,6 +60,7 @@ def xla():
 
 
 TAPS, SPREAD, ROWS, KERNEL, DEPTHWISE = '_taps', '_spread_taps', '_rows_apart', '_kernel_gradient', '_depthwise'
+DILATED, GROUPED, GROUPED_KERNEL = '_dilated_first', '_grouped', '_grouped_gradient'
 
 
 @pytest.mark.parametrize(('shape', 'kernel', 'options', 'chosen'), [
@@ -78,12 +79,22 @@ TAPS, SPREAD, ROWS, KERNEL, DEPTHWISE = '_taps', '_spread_taps', '_rows_apart', 
     ((4, 9, 8, 8), (3, 3, 1, 8), {'groups': 8, 'dilation': 2, 'padding': 2}, [DEPTHWISE, KERNEL, DEPTHWISE]),
     ((6, 12, 12, 16), (3, 3, 16, 8), {}, [None, KERNEL, None]),
     ((5, 12, 11, 16), (3, 3, 16, 8), {'stride': 2}, [None, KERNEL, None]),
+    ((3, 12, 11, 70), (3, 3, 70, 8), {'stride': 2}, [None, None, DILATED, None]),
     ((70, 16, 16, 32), (3, 3, 32, 4), {}, [ROWS, None, KERNEL, ROWS, None]),  # in several parts
     ((7, 9, 12, 20), (3, 5, 20, 24), {'dilation': 2, 'padding': 2}, [ROWS, None, KERNEL, ROWS, None]),
     ((3, 46, 50, 3), (11, 7, 3, 20), {'stride': 4, 'padding': 4}, [None, KERNEL, None]),
     ((2, 6, 6, 96), (3, 3, 96, 96), {}, [None, None, None]),  # a gradient by the kernel from few pixels
-    ((4, 9, 8, 8), (3, 3, 2, 8), {'groups': 4}, [None, None, None]),
-    ((4, 9, 8, 8), (3, 3, 1, 16), {'groups': 8}, [None, None, None])])
+    # Grouped, and what each block of groups is, where the same was not there before.
+    ((4, 9, 8, 8), (3, 3, 2, 8), {'groups': 4}, [GROUPED, None, GROUPED_KERNEL, GROUPED]),
+    ((4, 9, 8, 8), (3, 3, 1, 16), {'groups': 8}, [GROUPED, None, GROUPED_KERNEL, GROUPED, None]),
+    ((3, 9, 10, 128), (3, 3, 4, 128), {'groups': 32}, [GROUPED, ROWS, None, GROUPED_KERNEL, GROUPED]),
+    ((5, 9, 10, 26), (3, 3, 2, 39), {'groups': 13, 'stride': 2},
+     [GROUPED, None, GROUPED_KERNEL, GROUPED, None]),
+    ((3, 7, 6, 80), (5, 3, 40, 160), {'groups': 2, 'dilation': 2, 'padding': 4},
+     [GROUPED, None, GROUPED_KERNEL, GROUPED, ROWS, None]),
+    ((4, 6, 5, 24), (1, 1, 8, 12), {'groups': 3, 'stride': 2, 'padding': 0},
+     [GROUPED, TAPS, GROUPED_KERNEL, GROUPED, SPREAD]),
+    ((4, 1, 1, 24), (3, 3, 8, 12), {'groups': 3}, [GROUPED, KERNEL, GROUPED_KERNEL, GROUPED, KERNEL])])
 def test_it_agrees_with_xla(shape, kernel, options, chosen, forms, xla):
     function, args = with_gradients(conv(**options)), [draw(*shape), draw(*kernel)]
     args.append(draw(*jax.eval_shape(conv(**options), *args).shape))

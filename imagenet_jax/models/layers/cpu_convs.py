@@ -16,6 +16,8 @@ What XLA's own took and what stands for it here, in ms on two cores (batches of 
     27x27 from 192 to 64 86 : 52; but 32x32 of 16 3.8 : 4.9, and to 128 channels and more within a fifth of each other
   by the kernel, where maps have many pixels for their channels: 3x3 on 32x32 of 64 66 : 19, of 16 21 : 8.4, on 16x16
     of 128 21 : 14, 7x7 with stride 2 76 : 27, 11x11 with stride 4 122 : 51; but on 8x8 maps of 256, 16 images, 4.5 : 5
+  grouped, 3x3 on 32x32 maps of 128 channels in 32 groups, 8 images: forward 42 : 7.1, by the map 42 : 6.1, by the
+    kernel 2236 : 11; 5x5 on 27x27 from 96 to 256 in 2, 16 images: 124 : 37, 326 : 44, 502 : 71
 
 docs/speed.md has what was no faster.
 """
@@ -39,7 +41,8 @@ from jax.interpreters import mlir
 # A convolution as JAX registers it for CPUs.
 plain = partial(_conv_general_dilated_lower, expand_complex_convolutions=True)
 _MOST_TAPS = 49  # each is an operation of its own
-_PART_BYTES = 2**21  # of maps with their taps side by side, which a core's cache keeps
+_PART_BYTES = 2**22  # of maps with their taps side by side, which a core's cache keeps
+_BLOCK = 32  # channels of several groups that are convolved as one
 _FEW, _FEWEST = 64, 16  # output channels, up to which XLA's own is slow; all channels, up to which it is another
 
 
@@ -98,6 +101,21 @@ def _spread_taps(x, kernel, window, dot):
     return functools.reduce(operator.add, map(spread, _grid(kernel.shape[:-2])))
 
 
+def _conv(x, kernel, window, dot):
+    """The convolution once more, of this module's own forms and XLA's the fastest for what it has become."""
+    spatial = tuple(range(1, x.ndim - 1))
+    maps, weights = (0, x.ndim - 1, *spatial), (x.ndim - 1, x.ndim - 2, *(i - 1 for i in spatial))
+    return lax.conv_general_dilated(
+        x, kernel, window.strides, window.padding, window.map_dilation, window.kernel_dilation,
+        lax.ConvDimensionNumbers(maps, weights, maps), precision=dot.keywords['precision'])
+
+
+def _dilated_first(x, kernel, window, dot):
+    """Of a dilated map, which is dilated and padded before: XLA's own is slow where it does so itself."""
+    done = {'padding': [(0, 0)] * len(window.padding), 'map_dilation': (1,) * len(window.padding)}
+    return _conv(window.padded(x), kernel, window._replace(**done), dot)
+
+
 def _rows_apart(x, kernel, window, dot):
     """A product for all rows of the kernel, as outputs side by side, which are then shifted and summed.
 
@@ -105,11 +123,7 @@ def _rows_apart(x, kernel, window, dot):
     """
     rows, inputs, outputs = kernel.shape[0], kernel.shape[-2], kernel.shape[-1]
     at_once = jnp.moveaxis(kernel, 0, -2).reshape(1, *kernel.shape[1:-2], inputs, rows * outputs)
-    spatial = tuple(range(1, x.ndim - 1))
-    maps, weights = (0, x.ndim - 1, *spatial), (x.ndim - 1, x.ndim - 2, *(i - 1 for i in spatial))
-    y = lax.conv_general_dilated(
-        x, at_once, window.strides, window.padding, rhs_dilation=window.kernel_dilation,
-        dimension_numbers=lax.ConvDimensionNumbers(maps, weights, maps), precision=dot.keywords['precision'])
+    y = _conv(x, at_once, window, dot)
     starts = [row * window.kernel_dilation[0] for row in range(rows)]
     return functools.reduce(operator.add, (
         y[:, start:start + window.out[0], ..., row * outputs:(row + 1) * outputs] for row, start in enumerate(starts)))
@@ -124,21 +138,29 @@ def _depthwise(x, kernel, window, dot):
 
 
 def _kernel_gradient(x, kernel, window, dot, add):
-    """The gradient of a kernel, from maps (I, ..., N) and gradients (..., N, O): `add` of some images, summed.
+    """The gradient of a kernel, from maps (I, ..., N) and gradients (..., N, O), by `_gradient`."""
+    total = _gradient(jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(kernel, -2, 0), window, dot, add)
+    return jnp.moveaxis(total.reshape(*window.out, -1, kernel.shape[-1]), -2, 0)
+
+
+def _gradient(images, gradients, window, dot, add):
+    """The gradient of a kernel, from maps (N, ..., I) and gradients (N, ..., O): `add` of some images, summed.
 
     A few images at a time stay in the cache: all at once take twice as long. Their pixels are in the order of the
     maps that the gradient is of, so that nothing is transposed.
     """
-    images, gradients = jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(kernel, -2, 0)
     count, most = len(images), _PART_BYTES * len(images) // (images.nbytes * window.out[-1])
     part = next(part for part in range(max(1, min(count, max(2, most))), 0, -1) if count % part == 0)
     if math.prod(window.out) == 1:
         part = count
-    images, gradients = (each.reshape(-1, part, *each.shape[1:]) for each in (images, gradients))
-    add = partial(add, window=window, dot=dot)
-    total = jnp.zeros(jax.eval_shape(add, images[0], gradients[0]).shape, x.dtype)
-    total, _ = lax.scan(lambda total, pair: (total + add(*pair), None), total, (images, gradients))
-    return jnp.moveaxis(total.reshape(*window.out, -1, kernel.shape[-1]), -2, 0)
+
+    def of_part(index):
+        # A slice of the whole: of maps cut into parts beforehand XLA would compute a copy, from what they come from.
+        images_of_part, gradients_of_part = (
+            lax.dynamic_slice_in_dim(each, index * part, part) for each in (images, gradients))
+        return add(images_of_part, gradients_of_part, window, dot)
+    zero = jnp.zeros(jax.eval_shape(of_part, 0).shape, images.dtype)
+    return lax.fori_loop(0, count // part, lambda index, total: total + of_part(index), zero)
 
 
 def _of_channels(images, gradient, window, dot):
@@ -150,7 +172,7 @@ def _of_channels(images, gradient, window, dot):
 
 
 def _of_all(images, gradient, window, dot):
-    """(n, ..., I) and (n, ..., O) -> (rows of taps, taps of a row * I, O): a product a row, its taps side by side."""
+    """(n, ..., I) and (n, ..., O) -> (rows of taps, taps of a row * I, O): of maps with a row's taps side by side."""
     images = window.padded(images)
     (*steps, step), (*gaps, gap), (*rows, taps) = window.strides, window.kernel_dilation, window.out
     (*_, width, outputs), none, each = gradient.shape, (0,) * len(rows), (1,) * len(rows)
@@ -158,6 +180,14 @@ def _of_all(images, gradient, window, dot):
         _slice(images, (*none, tap * step), (*each, gap), (*images.shape[1:-2], width))
         for tap in range(taps)], -1)
     of_pixels = ((0,), (0,)), ((), ())  # one axis of them: of several XLA would make a transposed copy first
+    if max(*steps, *gaps, 1) == 1:
+        # One product for all rows of taps: gradients stand side by side too, each as far down as its row is.
+        zero = jnp.zeros((), gradient.dtype)
+        moved = jnp.concatenate([
+            lax.pad(gradient, zero, [(0, 0, 0), *((at, count - 1 - at, 0) for at, count in zip(row, rows, strict=True)),
+                                     (0, 0, 0), (0, 0, 0)]) for row in _grid(rows)], -1)
+        both = dot(beside.reshape(-1, beside.shape[-1]), moved.reshape(-1, moved.shape[-1]), of_pixels)
+        return jnp.moveaxis(both.reshape(len(both), -1, outputs), 1, 0)
 
     def product(row):
         met = _slice(beside, (*_steps(row, steps), 0), (*gaps, 1), gradient.shape[1:-1])
@@ -166,6 +196,37 @@ def _of_all(images, gradient, window, dot):
             return dot(*pair, of_pixels)
         return dot(*pair[::-1], of_pixels).T
     return jnp.stack([product(row) for row in _grid(rows)])
+
+
+def _blocks(groups, *widths):
+    """Into how many blocks groups are joined, where one may have as many channels as `widths` says."""
+    joined = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * max(widths) <= _BLOCK))
+    return groups // joined
+
+
+def _grouped(x, kernel, window, dot, groups):
+    """A convolution for each block of groups, by a kernel that is 0 between them."""
+    *taps, inputs, outputs = kernel.shape
+    blocks = _blocks(groups, inputs, outputs // groups)
+    joined = groups // blocks
+    kernel = kernel.reshape(*taps, inputs, blocks, joined, -1)
+    kernel = jnp.einsum('...ibmo,nm->b...nimo', kernel, jnp.eye(joined, dtype=kernel.dtype))
+    kernel = kernel.reshape(blocks, *taps, joined * inputs, -1)
+    x = jnp.moveaxis(x.reshape(*x.shape[:-1], blocks, -1), -2, 0)
+    y = lax.map(lambda pair: _conv(*pair, window, dot), (x, kernel))
+    return jnp.moveaxis(y, 0, -2).reshape(*y.shape[1:-1], outputs)
+
+
+def _grouped_gradient(x, kernel, window, dot, groups):
+    """The gradient of a grouped kernel, from maps (I, ..., N) and gradients (..., N, O): for each block of groups that
+    of a kernel between all its channels, of which a part is taken."""
+    inputs, outputs = len(x) // groups, kernel.shape[-1] // groups
+    blocks = _blocks(groups, inputs, outputs)
+    pair = [jnp.moveaxis(each.reshape(*each.shape[:-1], blocks, -1), -2, 0)
+            for each in (jnp.moveaxis(x, (0, -1), (-1, 0)), jnp.moveaxis(kernel, -2, 0))]
+    total = lax.map(lambda pair: _gradient(*pair, window, dot, _of_all), pair)
+    total = total.reshape(blocks, math.prod(window.out), groups // blocks, inputs, groups // blocks, outputs)
+    return jnp.einsum('btmimo->itbmo', total).reshape(inputs, *window.out, -1)
 
 
 def form(x: tuple, kernel: tuple, window: Window, groups: int, batch_groups: int) -> Callable | None:
@@ -177,10 +238,16 @@ def form(x: tuple, kernel: tuple, window: Window, groups: int, batch_groups: int
     """
     taps, places, dilated = kernel[:-2], math.prod(window.out), max(window.map_dilation) > 1
     if batch_groups > 1:
-        depthwise = batch_groups == x[0] == kernel[-1] and places <= _MOST_TAPS
-        return partial(_kernel_gradient, add=_of_channels) if depthwise else None
+        if places > _MOST_TAPS:
+            return None
+        if batch_groups == x[0] == kernel[-1]:
+            return partial(_kernel_gradient, add=_of_channels)
+        whole = max(window.map_dilation) == 1 and isinstance(x[0], int)
+        return partial(_grouped_gradient, groups=batch_groups) if whole else None
     if groups > 1:
-        return _depthwise if groups == x[-1] == kernel[-1] and math.prod(taps) <= _MOST_TAPS else None
+        if groups == x[-1] == kernel[-1] and math.prod(taps) <= _MOST_TAPS:
+            return _depthwise
+        return partial(_grouped, groups=groups)
     if math.prod(taps) > 1:
         if places == 1 or _sums_many(x, kernel, window):
             return partial(_kernel_gradient, add=_of_all)
@@ -188,7 +255,7 @@ def form(x: tuple, kernel: tuple, window: Window, groups: int, batch_groups: int
         if few and taps[0] > 1 and window.strides[0] == 1 and not dilated:
             return _rows_apart
         if math.prod(taps) > _MOST_TAPS or not any(map(operator.gt, taps, x[1:-1])):
-            return None
+            return _dilated_first if dilated and kernel[-1] > _FEW else None
     if not dilated:
         return _taps
     return _spread_taps if max(window.strides) == 1 else None
