@@ -156,9 +156,7 @@ def _gradient(images, gradients, window, dot, add):
 
     def of_part(index):
         # A slice of the whole: of maps cut into parts beforehand XLA would compute a copy, from what they come from.
-        images_of_part, gradients_of_part = (
-            lax.dynamic_slice_in_dim(each, index * part, part) for each in (images, gradients))
-        return add(images_of_part, gradients_of_part, window, dot)
+        return add(*(lax.dynamic_slice_in_dim(each, index * part, part) for each in (images, gradients)), window, dot)
     zero = jnp.zeros(jax.eval_shape(of_part, 0).shape, images.dtype)
     return lax.fori_loop(0, count // part, lambda index, total: total + of_part(index), zero)
 
@@ -200,8 +198,7 @@ def _of_all(images, gradient, window, dot):
 
 def _blocks(groups, *widths):
     """Into how many blocks groups are joined, where one may have as many channels as `widths` says."""
-    joined = max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * max(widths) <= _BLOCK))
-    return groups // joined
+    return groups // max(n for n in range(1, groups + 1) if groups % n == 0 and (n == 1 or n * max(widths) <= _BLOCK))
 
 
 def _grouped(x, kernel, window, dot, groups):
