@@ -73,6 +73,17 @@ def test_gradients_are_summed_over_devices_in_float32(dtype, accumulation):
     assert sum(math.prod(map(int, re.findall(r'(\d+)x', kind))) for kind in reduced) == expected
 
 
+def test_of_one_device_nothing_is_averaged():
+    """XLA for a CPU would copy all gradients; and outside float16 none is divided by a scale."""
+    programs = [run.train_step.compiled.lower(run.state, batch()).as_text() for run in (Run(Tiny()), Run(Tiny(), 8))]
+    assert ['stablehlo.all_reduce' in program for program in programs] == [False, True]
+    scaled, plain = Run(Tiny()), Run(Tiny())
+    scaled.set(loss_scale=np.float32(3))
+    for run in (scaled, plain):
+        run.step(batch())
+    assert_trees_equal(scaled.state.params, plain.state.params)
+
+
 # --- one update
 
 
