@@ -211,7 +211,7 @@ class Experiment:
 
     def check_memory(self, state: TrainState, batch: dict) -> None:
         """Compiles the train step for such a batch. Raises UserError where it needs more memory than there is."""
-        program = self.train_step.compiled.lower(state, batch, *self.train_step.teachers).compile()
+        program = self.train_step.lower(state, batch).compile()
         memory.check(program, 'the train step', self.memory_remedy)
 
     def train_batches(self, start: int) -> Iterator[tuple[dict, dict]]:

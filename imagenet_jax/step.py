@@ -22,7 +22,7 @@ from imagenet_jax.errors import UserError
 from imagenet_jax.images.batch import draw
 from imagenet_jax.images.erase import Erase
 from imagenet_jax.images.mix import Mix
-from imagenet_jax.models.layers import DATA_AXIS, FROZEN, PROGRESS, at_least_float32
+from imagenet_jax.models.layers import DATA_AXIS, FROZEN, PROGRESS, at_least_float32, frozen_norms
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
 from imagenet_jax.state import TrainState
@@ -106,17 +106,32 @@ class TrainStep:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._everywhere), state)
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        return self.compiled(state, batch, *self.teachers)
+        return self.compiled(state, batch, *self.given(state))
+
+    def given(self, state: TrainState) -> tuple:
+        """What `compiled` takes beside a state and a batch: the schedule's rate, float32, and a teacher's variables. As
+        constants they would have it compiled for each schedule and each length of a run."""
+        return self._rate(state.updates), *self._teachers
+
+    def lower(self, state: TrainState, batch: dict) -> jax.stages.Lowered:
+        """The program of a call, by arrays or by their shapes."""
+        rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=self._everywhere)
+        return self.compiled.lower(state, batch, rate, *self._teachers)
 
     @functools.cached_property
-    def teachers(self) -> tuple[dict, ...]:
-        """The teacher's variables on every device, an argument of `compiled`: as constants they would be in it."""
+    def _rate(self) -> Callable:
+        def rate(updates):
+            return jnp.asarray(self.schedule(updates), jnp.float32)
+        return jax.jit(rate, out_shardings=self._everywhere)
+
+    @functools.cached_property
+    def _teachers(self) -> tuple[dict, ...]:
         return (jax.device_put(self.teacher.variables, self._everywhere),) if self.teacher else ()
 
     @functools.cached_property
     def compiled(self) -> Callable:
-        """What a call runs: lower it to look at the program."""
-        specs = (P(), P(DATA_AXIS), *[P()] * len(self.teachers))
+        """What a call runs."""
+        specs = (P(), P(DATA_AXIS), P(), *[P()] * len(self._teachers))
         # Of one device nothing is averaged, so nothing would say that its answers are the same on all.
         step = jax.shard_map(self._step, mesh=self.mesh, in_specs=specs, out_specs=P(), check_vma=self.mesh.size > 1)
         return jax.jit(step, donate_argnums=0)
@@ -157,9 +172,9 @@ class TrainStep:
                 'ema': {'params': params, 'batch_stats': stats} if self.ema_decay else {},
                 'slow': params if self.lookahead.steps else {}}
 
-    def _step(self, state, batch, *teachers):
+    def _step(self, state, batch, rate, *teachers):
         key = step_key(jax.random.wrap_key_data(state.key), state.step)
-        return self._update(state, *self._gradients(state, batch, key, teachers))
+        return self._update(state, rate, *self._gradients(state, batch, key, teachers))
 
     def _gradients(self, state, batch, key, teachers):
         """(statistics, gradients, their norm, loss, accuracy) of the batch, means over parts and devices."""
@@ -218,7 +233,7 @@ class TrainStep:
         frozen = self.optimizer.frozen(params)
         # XLA leaves out whatever the gradients of frozen parameters alone would need.
         params = jax.tree.map(lambda p, still: jax.lax.stop_gradient(p) if still else p, params, frozen)
-        variables = {'params': params, 'batch_stats': stats, FROZEN: _frozen_norms(frozen, stats), **progress}
+        variables = {'params': params, 'batch_stats': stats, FROZEN: frozen_norms(frozen, stats), **progress}
         images = drawn.images(part)
         logits, updated = self.model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=keys)
         if self.task.consistency:
@@ -230,9 +245,9 @@ class TrainStep:
         loss, accuracy = losses.mean(), self.task.accuracy(logits, targets).mean()
         return loss * loss_scale, (loss, accuracy, updated.get('batch_stats', {}))
 
-    def _update(self, state, stats, gradients, grad_norm, loss, accuracy):
+    def _update(self, state, rate, stats, gradients, grad_norm, loss, accuracy):
         """Applies one update, or where anything is not finite none of it."""
-        rate = self.schedule(state.updates) * state.watch.rate_scale
+        rate *= state.watch.rate_scale
         # Of the update the rate alone can overflow: the ranges of the optimizer's options keep its direction finite. To
         # look at every direction too was measured at 3% more bytes and 229 more kernels for ResNet-50 on a GPU.
         good = jnp.isfinite(loss) & jnp.isfinite(rate * grad_norm)
@@ -282,12 +297,3 @@ def step_key(key: jax.Array, step: int | jax.Array) -> jax.Array:
 def stream(key: jax.Array, name: str) -> jax.Array:
     """Of what is drawn for `name`, one of STREAMS, from a step's key."""
     return jax.random.fold_in(key, STREAMS[name])
-
-
-def _frozen_norms(frozen, stats) -> dict:
-    """The collection that tells the norms whose parameters are all frozen."""
-    norms = {path[:-1]: [] for path in flax.traverse_util.flatten_dict(stats)}
-    for path, still in flax.traverse_util.flatten_dict(frozen).items():
-        norms.get(path[:-1], []).append(still)
-    return flax.traverse_util.unflatten_dict({(*norm, 'norm'): () for norm, still in norms.items()
-                                              if still and all(still)})

@@ -71,15 +71,15 @@ def taught(model, weight, temperature, change=lambda x: x, **options):
 def test_who_answers_as_its_teacher_stays_as_it_is():
     """And the teacher's variables are an argument of the program, not given away as the state is."""
     run = taught(Tiny(norm='none'), 1.0, 1.0, decay=0.0)
-    (variables,) = run.train_step.teachers
-    program = run.train_step.compiled.lower(run.state, batch(), variables)
+    rate, variables = run.train_step.given(run.state)
+    program = run.train_step.lower(run.state, batch())
     arguments = re.search(r'func\.func public @main\((.*?)\) -> ', program.as_text(), re.DOTALL)[1]
-    assert arguments.count('%arg') == len(jax.tree.leaves((run.state, batch(), variables)))
+    assert arguments.count('%arg') == len(jax.tree.leaves((run.state, batch(), rate, variables)))
     start, metrics = run.host(), run.step(batch())
     assert metrics['loss'] == pytest.approx(0, abs=1e-6) and metrics['grad_norm'] < 1e-6
     assert relative_difference(run.host().params, start.params) < 1e-6
     given_away = [{x.donated for x in jax.tree.leaves(argument)} for argument in program.args_info[0]]
-    assert given_away == [{True}, {False}, {False}]
+    assert given_away == [{True}, {False}, {False}, {False}]
 
 
 def test_teacher_answers_to_mixed_pixels_as_in_evaluation():

@@ -90,15 +90,14 @@ class Training(Work):
         self._views = (views,) if views > 1 else ()
 
     def lower(self, batch):
-        step = self._step
-        return step.compiled.lower(step.abstract(self.size), self._shapes(self._shape(batch)), *step.teachers)
+        return self._step.lower(self._step.abstract(self.size), self._shapes(self._shape(batch)))
 
     def begin(self, program, batch):
         state, images = self._step.init(0, self.size), self._images(self._shape(batch))
 
         def further():
             nonlocal state
-            state, metrics = program(state, images, *self._step.teachers)
+            state, metrics = program(state, images, *self._step.given(state))
             return state, metrics
         return further
 

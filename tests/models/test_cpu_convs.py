@@ -59,12 +59,12 @@ def xla():
     return run
 
 
-TAPS, SPREAD, ROWS, KERNEL, DEPTHWISE = '_taps', '_spread_taps', '_rows_apart', '_kernel_gradient', '_depthwise'
-DILATED, GROUPED, GROUPED_KERNEL = '_dilated_first', '_grouped', '_grouped_gradient'
+TAPS, SPREAD, ROWS, KERNEL, DEPTHWISE = 'shifted_taps', 'spread_taps', 'rows_apart', 'kernel_gradient', 'depthwise'
+PHASES, GROUPED, GROUPED_KERNEL = 'phases', 'grouped', 'grouped_gradient'
 
 
 @pytest.mark.parametrize(('shape', 'kernel', 'options', 'chosen'), [
-    # Forward, gradient by the kernel, by the map; after ROWS its convolution of one row.
+    # Forward, gradient by the kernel, by the map; after ROWS its convolution of one row, after PHASES those it is of.
     ((4, 2, 2, 8), (3, 3, 8, 6), {}, [TAPS, None, TAPS]),
     ((4, 1, 1, 8), (3, 3, 8, 6), {}, [KERNEL, TAPS, KERNEL]),
     ((4, 3, 2, 8), (3, 3, 8, 6), {}, [TAPS, None, TAPS]),
@@ -78,18 +78,21 @@ DILATED, GROUPED, GROUPED_KERNEL = '_dilated_first', '_grouped', '_grouped_gradi
     ((3, 9, 8, 8), (5, 5, 1, 8), {'groups': 8, 'stride': 2, 'padding': 2}, [DEPTHWISE, KERNEL, DEPTHWISE]),
     ((4, 9, 8, 8), (3, 3, 1, 8), {'groups': 8, 'dilation': 2, 'padding': 2}, [DEPTHWISE, KERNEL, DEPTHWISE]),
     ((6, 12, 12, 16), (3, 3, 16, 8), {}, [None, KERNEL, None]),
-    ((5, 12, 11, 16), (3, 3, 16, 8), {'stride': 2}, [None, KERNEL, None]),
-    ((3, 12, 11, 70), (3, 3, 70, 8), {'stride': 2}, [None, None, DILATED, None]),
+    ((5, 12, 11, 16), (3, 3, 16, 8), {'stride': 2}, [None, KERNEL, PHASES, TAPS, None, None, None]),
+    ((3, 9, 11, 6), (2, 3, 6, 8), {'stride': 3}, [None, None, PHASES, *4 * [TAPS]]),
+    ((3, 14, 13, 6), (3, 1, 6, 8), {'stride': 2, 'padding': 0}, [None, KERNEL, PHASES, None, TAPS]),
+    ((3, 12, 11, 70), (3, 3, 70, 8), {'stride': 2}, [None, None, PHASES, TAPS, None, None, None]),
     ((70, 16, 16, 32), (3, 3, 32, 4), {}, [ROWS, None, KERNEL, ROWS, None]),  # in several parts
     ((7, 9, 12, 20), (3, 5, 20, 24), {'dilation': 2, 'padding': 2}, [ROWS, None, KERNEL, ROWS, None]),
-    ((3, 46, 50, 3), (11, 7, 3, 20), {'stride': 4, 'padding': 4}, [None, KERNEL, None]),
+    ((3, 46, 50, 3), (11, 7, 3, 20), {'stride': 4, 'padding': 4},
+     [None, KERNEL, PHASES, *3 * [TAPS], *9 * [ROWS], *6 * [None]]),
     ((2, 6, 6, 96), (3, 3, 96, 96), {}, [None, None, None]),  # a gradient by the kernel from few pixels
     # Grouped, and what each block of groups is, where the same was not there before.
     ((4, 9, 8, 8), (3, 3, 2, 8), {'groups': 4}, [GROUPED, None, GROUPED_KERNEL, GROUPED]),
     ((4, 9, 8, 8), (3, 3, 1, 16), {'groups': 8}, [GROUPED, None, GROUPED_KERNEL, GROUPED, None]),
     ((3, 9, 10, 128), (3, 3, 4, 128), {'groups': 32}, [GROUPED, ROWS, None, GROUPED_KERNEL, GROUPED]),
     ((5, 9, 10, 26), (3, 3, 2, 39), {'groups': 13, 'stride': 2},
-     [GROUPED, None, GROUPED_KERNEL, GROUPED, None]),
+     [GROUPED, None, GROUPED_KERNEL, GROUPED, PHASES, TAPS, None, None, None]),
     ((3, 7, 6, 80), (5, 3, 40, 160), {'groups': 2, 'dilation': 2, 'padding': 4},
      [GROUPED, None, GROUPED_KERNEL, GROUPED, ROWS, None]),
     ((4, 6, 5, 24), (1, 1, 8, 12), {'groups': 3, 'stride': 2, 'padding': 0},

@@ -62,7 +62,7 @@ def test_batch_norm_is_of_each_device_and_sync_norm_of_all():
 @pytest.mark.parametrize('accumulation', [1, 2])
 def test_gradients_are_summed_over_devices_in_float32(dtype, accumulation):
     run = Run(Tiny(jnp.dtype(dtype)), devices=8, accumulation=accumulation)
-    program = run.train_step.compiled.lower(run.state, batch()).as_text()
+    program = run.train_step.lower(run.state, batch()).as_text()
     short = {'bfloat16': 'bf16', 'float16': 'f16'}[dtype]
     assert re.search(rf'stablehlo\.convolution.*x{short}>', program)  # what is computed in it
     reduced = re.findall(r'"stablehlo\.all_reduce"\(.*?\}\) : \((.*?)\) -> ', program, re.DOTALL)
@@ -73,9 +73,18 @@ def test_gradients_are_summed_over_devices_in_float32(dtype, accumulation):
     assert sum(math.prod(map(int, re.findall(r'(\d+)x', kind))) for kind in reduced) == expected
 
 
+def test_one_program_for_all_rates_and_lengths():
+    """What the schedule says is an argument: a run of another length, or rate, finds the program compiled."""
+    runs = [Run(Tiny(), rate=optax.linear_schedule(peak, 0.0, steps)) for peak, steps in ((0.5, 10), (0.1, 99))]
+    one, other = (run.train_step.lower(run.state, batch()).as_text() for run in runs)
+    assert one == other
+    assert [run.step(batch())['learning_rate'] for run in runs] == pytest.approx([0.5, 0.1])
+    assert [run.step(batch())['learning_rate'] for run in runs] == pytest.approx([0.45, 0.1 * 98 / 99])
+
+
 def test_of_one_device_nothing_is_averaged():
     """XLA for a CPU would copy all gradients; and outside float16 none is divided by a scale."""
-    programs = [run.train_step.compiled.lower(run.state, batch()).as_text() for run in (Run(Tiny()), Run(Tiny(), 8))]
+    programs = [run.train_step.lower(run.state, batch()).as_text() for run in (Run(Tiny()), Run(Tiny(), 8))]
     assert ['stablehlo.all_reduce' in program for program in programs] == [False, True]
     scaled, plain = Run(Tiny()), Run(Tiny())
     scaled.set(loss_scale=np.float32(3))

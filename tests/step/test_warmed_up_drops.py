@@ -71,5 +71,5 @@ def test_without_the_number_of_steps_the_rate_is_the_same_throughout():
 def test_a_step_without_drop_block_is_told_nothing():
     def text(**options):
         run = Run(Tiny(), **options)
-        return run.train_step.compiled.lower(run.state, batch()).as_text()
+        return run.train_step.lower(run.state, batch()).as_text()
     assert text(steps=8) == text()

@@ -13,6 +13,7 @@ from imagenet_jax.models.layers.norms import (
     FROZEN,
     NORMS,
     BatchNorm,
+    frozen_norms,
     local_response_norm,
 )
 from imagenet_jax.models.layers.pools import adaptive_mean_pool, blur, global_mean, halve, max_pool
@@ -20,7 +21,8 @@ from imagenet_jax.models.layers.pools import adaptive_mean_pool, blur, global_me
 __all__ = [
     'ACTIVATING_NORMS', 'ACTIVATIONS', 'DATA_AXIS', 'FLOAT32', 'FROZEN', 'LIP', 'NORMS', 'PROGRESS', 'BatchNorm',
     'ConvNorm', 'Layers', 'SqueezeExcite', 'adaptive_mean_pool', 'at_least_float32', 'blur', 'dense_init',
-    'divisible', 'floating', 'global_mean', 'halve', 'he_init', 'local_response_norm', 'max_pool', 'strided',
+    'divisible', 'floating', 'frozen_norms', 'global_mean', 'halve', 'he_init', 'local_response_norm', 'max_pool',
+    'strided',
 ]
 
 cpu_convs.register()

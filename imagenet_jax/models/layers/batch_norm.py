@@ -98,7 +98,7 @@ def _backward(act, epsilon, axis_name, dtype, saved, cotangents):
         return jax.vjp(act, given)[1](g)[0]
 
     wide = before_act(maps, g)
-    sums = _sums((wide, *(wide * x for x in centered(maps))), deviations)
+    sums = _gradient_sums(wide, maps, means, deviations)
     # A second barrier, or the gradient so far would be written by the first pass, in float32, and read by the second.
     maps, g, sums = jax.lax.optimization_barrier((maps, g, sums))
     d_bias, *d_scales = sums
@@ -113,26 +113,43 @@ def _backward(act, epsilon, axis_name, dtype, saved, cotangents):
             tuple(d_bias.astype(bias.dtype) for bias in biases))
 
 
-def _sums(maps, slopes=()):
-    """By channel, of each of some maps (N, ..., C); where there are slopes, (C,), all but the first times theirs."""
-    return jax.lax.platform_dependent(maps, slopes, cuda=_sums_on_gpu, default=_plain_sums)
+def _sums(maps):
+    """By channel, of each of some maps (N, ..., C)."""
+    return jax.lax.platform_dependent(maps, cuda=_sums_on_gpu, default=_plain_sums)
 
 
-def _plain_sums(maps, slopes):
-    total, *others = (jnp.sum(x, tuple(range(x.ndim - 1))) for x in maps)
-    return total, *(map(jax.lax.mul, others, slopes) if slopes else others)
+def _gradient_sums(g, maps, means, deviations):
+    """By channel, of a gradient (N, ..., C), and of it times each of `maps` as that is when normalised."""
+    return jax.lax.platform_dependent(g, maps, means, deviations, cuda=_gradient_sums_on_gpu,
+                                      default=_gradient_sums_on_cpu)
 
 
-def _sums_on_gpu(maps, slopes):
+def _plain_sums(maps):
+    return tuple(jnp.sum(x, tuple(range(x.ndim - 1))) for x in maps)
+
+
+def _gradient_sums_on_cpu(g, maps, means, deviations):
+    # The mean is taken off the sum: off each pixel XLA would write it, and then what is left, before it sums. That
+    # cancels as much as the variance by squares does, of the mean and not of its square.
+    total, *others = _plain_sums((g, *(g * at_least_float32(x) for x in maps)))
+    return total, *((other - mean * total) * deviation for other, mean, deviation in
+                    zip(others, means, deviations, strict=True))
+
+
+def _gradient_sums_on_gpu(g, maps, means, deviations):
+    # Times the deviation here: of the sums that would be a kernel.
+    return _sums_on_gpu((g, *(g * (at_least_float32(x) - mean) * deviation for x, mean, deviation in
+                              zip(maps, means, deviations, strict=True))))
+
+
+def _sums_on_gpu(maps):
     axes, zero = tuple(range(maps[0].ndim - 1)), jnp.zeros((), maps[0].dtype)
-    # Here, and not of the sums, which would be a kernel; on a CPU XLA would write a slope for each pixel.
-    maps = (maps[0], *map(jnp.multiply, maps[1:], slopes)) if slopes else maps
     if maps[0].size // maps[0].shape[-1] <= _ONE_STEP:
         # In one step XLA would first write what is summed, in float32.
         return tuple(jnp.sum(x, 0) for x in jax.lax.optimization_barrier([jnp.sum(x, axes[1:]) for x in maps]))
     if len(maps) == 2:  # else the second step would be a kernel for each; but three XLA would write first
         return tuple(jax.lax.reduce(maps, (zero, zero), lambda a, b: tuple(map(jax.lax.add, a, b)), axes))
-    return _plain_sums(maps, ())
+    return _plain_sums(maps)
 
 
 batch_norm.defvjp(_forward, _backward)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
@@ -20,6 +21,15 @@ from imagenet_jax.models.layers.dtypes import at_least_float32
 DATA_AXIS = 'data'
 # Collection of the norms that training leaves alone: {path of the norm: {'norm': ()}}.
 FROZEN = 'frozen'
+
+
+def frozen_norms(frozen: dict, stats: dict) -> dict:
+    """The collection FROZEN: norms with statistics all of whose parameters are frozen, as a bool of each says."""
+    flatten, norms = flax.traverse_util.flatten_dict, {}
+    for path, still in flatten(frozen).items():
+        norms.setdefault(path[:-1], []).append(still)
+    return flax.traverse_util.unflatten_dict(
+        {(*norm, 'norm'): () for norm in {path[:-1] for path in flatten(stats)} if all(norms.get(norm, [False]))})
 
 
 class _Norm(nn.Module):
