@@ -24,6 +24,7 @@ import numpy as np
 from input_pipeline import command, machine, make_jpegs
 
 from imagenet_jax import hosts, input_pipeline, sources
+from imagenet_jax.errors import UserError
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.workers import Workers
@@ -38,9 +39,14 @@ def main() -> None:
     parser.add_argument('--process', nargs=4, metavar=('DATA', 'ADDRESS', 'COUNT', 'RANK'), help='be one of them')
     arguments = parser.parse_args()
     if arguments.process:
-        data, address, count, rank = arguments.process
-        print(json.dumps(process(data, address, int(count), int(rank))))
+        data, address, *numbers = arguments.process
+        try:
+            print(json.dumps(process(data, address, *map(int, numbers))))
+        except (ValueError, UserError) as error:
+            parser.error(str(error))
         return
+    if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes
+        parser.error(f'--output: no folder {Path(arguments.output).parent}')
     load, rows = os.getloadavg()[0], []
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / 'train').mkdir()

@@ -80,6 +80,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             print(json.dumps(CASES[name][0](int(size), Path(scratch))))
         return
+    if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes
+        parser.error(f'--output: no folder {Path(arguments.output).parent}')
     load, rows = os.getloadavg()[0], {}
     for name, (_, sizes) in CASES.items():
         for size in sizes:

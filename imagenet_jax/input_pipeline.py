@@ -31,6 +31,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from imagenet_jax import streams
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.images.decode import DecodeError, decode
 from imagenet_jax.images.train_view import TrainView
@@ -204,7 +205,7 @@ def drawn_batches(source: Source, shape: tuple[int, ...], seed: int, mesh: jax.s
     """
     @partial(jax.jit, out_shardings=NamedSharding(mesh, P(DATA_AXIS)))
     def draw(step):
-        return source.draw(jax.random.fold_in(jax.random.key(seed), step), shape)
+        return source.draw(streams.step_key(streams.seed_key(seed), step), shape)
 
     for step in itertools.count(start_step) if stop_step is None else range(start_step, stop_step):
         yield {}, draw(step)

@@ -41,7 +41,7 @@ class _Cipher:
     def __call__(self, place: int) -> int:
         rows, columns = self._rows, self._columns
         while True:
-            row, column = divmod(place, columns)
+            row, column = divmod(int(place), columns)  # numpy's whole numbers overflow below
             for first, second in self._keys:
                 row = (row + _mixed(column + first)) % rows
                 column = (column + _mixed(row + second)) % columns

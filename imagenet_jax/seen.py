@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from imagenet_jax import class_names, input_pipeline, inspection, models, sources, step
+from imagenet_jax import class_names, input_pipeline, inspection, models, sources, streams
 from imagenet_jax.errors import UserError
 from imagenet_jax.experiment import open_device_part, open_input
 from imagenet_jax.images.batch import Drawn, draw
@@ -65,8 +65,8 @@ def _through_device(options: Options, split: str, run: Length) -> Callable[[int,
     normalize = device_part.normalize
 
     def see(at, images):
-        key = step.step_key(jax.random.key(options.seed), at)
-        drawn = (draw(*device_part, partial(step.stream, key), at, images.shape[1:3]) if split == 'train'
+        key = streams.step_key(streams.seed_key(options.seed), at)
+        drawn = (draw(*device_part, partial(streams.stream, key), at, images.shape[1:3]) if split == 'train'
                  else Drawn(normalize))
         return normalize.undo(drawn.images(drawn.with_partners({'image': images}, DATA_AXIS)))
     on_one_device = jax.jit(jax.vmap(see, (None, 0), axis_name=DATA_AXIS))

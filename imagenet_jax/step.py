@@ -26,17 +26,13 @@ from imagenet_jax.models.layers import DATA_AXIS, FROZEN, PROGRESS, at_least_flo
 from imagenet_jax.optim import Lookahead, Optimizer
 from imagenet_jax.schedules import Schedule, Watch
 from imagenet_jax.state import TrainState
+from imagenet_jax.streams import MODEL_STREAMS, seed_key, step_key, stream
 from imagenet_jax.task import Task
 
 # float16 loss scaling (arXiv 1710.03740): doubled after so many finite steps in a row, halved at each overflow.
 SCALE_INTERVAL = 2000
 INITIAL_SCALE = 2.0**16
 MAX_SCALE = 2.0**24
-
-# Whoever draws random numbers in a step has a stream of its own. The numbers never change, and a new one takes the
-# next, so that what is drawn for one does not depend on which others there are. The first are the model's.
-MODEL_STREAMS = {'dropout': 0, 'drop_path': 1, 'drop_block': 2}
-STREAMS = {**MODEL_STREAMS, 'mix': 3, 'erase': 4, 'mix_choice': 5}
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -286,14 +282,4 @@ class TrainStep:
 
 def _key_data(seed: int) -> np.ndarray:
     """On the host, whence every process may give it to a program of all."""
-    return np.asarray(jax.random.key_data(jax.random.key(seed)))
-
-
-def step_key(key: jax.Array, step: int | jax.Array) -> jax.Array:
-    """Of all that is drawn in a step, from the key of the run's seed."""
-    return jax.random.fold_in(key, step)
-
-
-def stream(key: jax.Array, name: str) -> jax.Array:
-    """Of what is drawn for `name`, one of STREAMS, from a step's key."""
-    return jax.random.fold_in(key, STREAMS[name])
+    return np.asarray(jax.random.key_data(seed_key(seed)))

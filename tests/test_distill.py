@@ -16,7 +16,7 @@ from fixtures_step import CLASSES, SIZE, Run, Tiny, batch, preprocess, relative_
 from runs import contents, finish, numbers, rows, run, saved, start, stop_when
 from test_options import refused, small
 
-from imagenet_jax import models, step, trained
+from imagenet_jax import models, streams, trained
 from imagenet_jax.checkpoint import save_variables
 from imagenet_jax.distill import Teacher, load
 from imagenet_jax.errors import UserError
@@ -89,7 +89,7 @@ def test_teacher_answers_to_mixed_pixels_as_in_evaluation():
 
     @jax.jit
     def by_hand(params, variables):
-        share = Mix(0.4).share(step.stream(step.step_key(jax.random.key(0), 0), 'mix'))
+        share = Mix(0.4).share(streams.stream(streams.step_key(jax.random.key(0), 0), 'mix'))
         images, targets = (share * x + (1 - share) * x[::-1]
                            for x in (preprocess(data['image']), Softmax().targets(data['label'], CLASSES)))
         logits = Tiny(norm='none').apply({'params': params}, images)

@@ -54,7 +54,10 @@ def convert(plan: Plan, workers: int = 0, part: tuple[int, int] = (0, 1)) -> dic
         todo = [n for n in range(part[0], plan.count, part[1]) if not plan.is_finished(n)]
         if todo:
             _make(plan, _number(record), todo, workers)
-        return _finish(plan, record) if all(map(plan.is_finished, range(plan.count))) else None
+        if all(map(plan.is_finished, range(plan.count))):
+            return _finish(plan, record)
+        if not plan.manifest.exists():  # else another process was faster, and has cleared up
+            return None
     return array_record.read_manifest(plan.output, plan.name)
 
 
@@ -81,7 +84,9 @@ def _disk_errors(plan: Plan):
     except OSError as error:
         if plan.manifest.exists():  # another process was faster, and has cleared up
             return
-        free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+        if not folder.is_dir():
+            raise UserError(f'cannot make {folder}: {error}; choose another --output') from error
+        free = shutil.disk_usage(folder).free
         raise UserError(f'cannot write to {folder}: {error}; {free / 1e9:.1f} GB are free there. Finished shards stay: '
                         'make room, and the same command goes on') from error
 
@@ -90,7 +95,12 @@ def _begin(plan: Plan, record: dict) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     path = plan.folder / 'plan.json'
     if path.exists():
-        _refuse_other(plan, json.loads(path.read_text()), record)
+        try:
+            there = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise UserError(f'{path} is damaged ({error}): remove {plan.folder} and {plan.name}-*.array_record beside '
+                            'it, and convert again') from error
+        _refuse_other(plan, there, record)
         remove_abandoned(plan)
     else:
         if found := sorted(plan.output.glob(f'{plan.name}-*-of-*.array_record')):

@@ -126,7 +126,12 @@ class Plan:
     def is_finished(self, number: int) -> bool:
         """Whether a shard stands."""
         report, shard = self.report(number), self.shard(number)
-        return report.is_file() and shard.is_file() and shard.stat().st_size == json.loads(report.read_text())['bytes']
+        if not (report.is_file() and shard.is_file()):
+            return False
+        try:
+            return shard.stat().st_size == json.loads(report.read_text())['bytes']
+        except (ValueError, KeyError, TypeError):  # a damaged report: the shard is made again
+            return False
 
     def indices(self, number: int) -> range:
         """A shard's images."""

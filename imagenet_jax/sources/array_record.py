@@ -18,6 +18,8 @@ import json
 import os
 import struct
 import threading
+import zipfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,6 +35,7 @@ VERSION = 1
 OPEN_SHARDS = 256
 _MANIFEST = {'version': int, 'conversion': int, 'examples': int, 'class_names': list, 'made_of': dict, 'index': dict,
              'shards': list, 'skipped': list}
+_INDEX, _SHARD = {'file': str, 'bytes': int, 'sha256': str}, {'file': str, 'bytes': int, 'examples': int}
 _AGAIN = "or remove the split's files and convert again"
 _LENGTH = struct.Struct('<I')
 
@@ -67,8 +70,14 @@ class ArrayRecord(Source):
         _check_size(path, entry['bytes'])
         if sha256(path) != entry['sha256']:
             raise UserError(f'{path} is damaged: its bytes are not those that {self._root} was finished with')
-        with np.load(path) as index:
-            self.labels, self._keys = index['labels'], index['keys']
+        try:
+            with np.load(path) as index:
+                self.labels, self._keys = index['labels'], index['keys']
+        except (ValueError, KeyError, IndexError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(f'{path} is no index of labels and keys: {_line(error)}; copy it anew, {_AGAIN}') from error
+        if (kind := (self.labels.dtype.kind, self.labels.ndim)) not in (('i', 1), ('f', 2)):
+            raise UserError(f'{path} has labels of type {self.labels.dtype} in {kind[1]} dimensions, not a whole '
+                            f'number an image, or a row of 0 and 1: copy it anew, {_AGAIN}')
         if not len(self.labels) == len(self._keys) == self._starts[-1]:
             raise UserError(f'{path} lists {len(self.labels)} images, the shards hold {self._starts[-1]}')
 
@@ -160,14 +169,14 @@ def read_manifest(root: Path, split: str) -> dict:
     try:
         manifest = json.loads(path.read_text())
         version = manifest['version']
-        missing = [name for name, kind in _MANIFEST.items() if not isinstance(manifest.get(name), kind)]
+        missing = _lacking(manifest, _MANIFEST) or _lacking_within(manifest)
     except FileNotFoundError as error:
         if any(root.glob(f'{split}-*-of-*.array_record')):
             raise UserError(f'the conversion to {root}, split {split!r}, is not finished: there is no {path.name} yet; '
                             'give the same command again, and it goes on, or says what is in its way') from error
         there = sorted(p.stem for p in root.glob('*.json'))
         raise UserError(f'no {path}; splits in {root}: {", ".join(there) or "none"}') from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'{path} is no manifest of a conversion: {error!r}') from error
     if version != VERSION:
         raise UserError(f'{path} is of version {version}; this package reads {VERSION}')
@@ -175,6 +184,20 @@ def read_manifest(root: Path, split: str) -> dict:
         raise UserError(f'{path} is no manifest of a conversion: missing or of another kind are '
                         f'{", ".join(sorted(missing))}')
     return manifest
+
+
+def _lacking(entry: object, kinds: Mapping[str, type]) -> list[str]:
+    """Names that an entry lacks, or has as another kind."""
+    return [name for name, kind in kinds.items() if not isinstance(entry, dict) or type(entry.get(name)) is not kind]
+
+
+def _lacking_within(manifest: dict) -> list[str]:
+    """The same of the entries of a manifest's lists."""
+    found = [f'index.{name}' for name in _lacking(manifest['index'], _INDEX)]
+    for at, shard in enumerate(manifest['shards']):
+        found += [f'shards[{at}].{name}' for name in _lacking(shard, _SHARD)]
+    named = all(isinstance(name, str) for name in manifest['class_names'])
+    return (found if named else [*found, 'class_names'])[:5]
 
 
 def _check_size(path: Path, expected: int) -> None:

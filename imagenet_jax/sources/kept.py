@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from imagenet_jax.errors import UserError, replacing
+
 log = logging.getLogger(__name__)
 
 
@@ -29,8 +31,9 @@ def file(of: object) -> Path:
 def load(of: object) -> np.ndarray | None:
     """What is kept; None where nothing is."""
     try:
-        return np.load(file(of))
-    except (OSError, ValueError, EOFError):  # none yet, or torn
+        with file(of).open('rb') as opened:
+            return np.lib.format.read_array(opened)
+    except Exception:  # none yet, or damaged, which is told in several ways
         return None
 
 
@@ -38,11 +41,9 @@ def save(of: object, values: np.ndarray) -> None:
     """Keeps it in the place of what was kept before; where that fails, says so."""
     kept = file(of)
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f'.{os.getpid()}.npy')
-        np.save(partial, values)
-        os.replace(partial, kept)
-    except OSError as error:
+        with replacing(kept) as partial, partial.open('wb') as opened:
+            np.save(opened, values)
+    except UserError as error:
         log.warning('labels are not kept for the next time: %s', error)
 
 

@@ -1,7 +1,9 @@
 """What was changed, cut or mixed after packing is noticed."""
 
+import json
 import shutil
 
+import numpy as np
 import pytest
 from fixtures_convert import ROWS, SHARD, plan, reopened
 from fixtures_images import class_tree, flip_bit, image_folder
@@ -9,6 +11,7 @@ from fixtures_images import class_tree, flip_bit, image_folder
 from imagenet_jax import sources
 from imagenet_jax.convert import Encoding, convert
 from imagenet_jax.errors import UserError
+from imagenet_jax.sources import array_record
 
 
 def test_a_changed_byte_is_never_read_as_an_image(packed, tmp_path):
@@ -66,6 +69,12 @@ def damage(name, change):
      'train.json .* missing or of another kind are shards'),
     (damage('train.json', lambda data: data.replace(b'"made_of": {', b'"made_of": 1, "x": {')), 'kind are made_of'),
     (damage('train.json', lambda data: data.replace(b'"version": 1', b'"version": 2')), 'is of version 2'),
+    (damage('train.json', lambda data: b'[' * 100_000), 'train.json is no manifest'),
+    (damage('train.json', lambda data: data.replace(b'"examples": 10', b'"examples": "10"', 1)),
+     r'of another kind are shards\[0\].examples$'),
+    (damage('train.json', lambda data: data.replace(b'"shards": [\n', b'"shards": [1,\n')), r'are shards\[0\]'),
+    (damage('train.json', lambda data: data.replace(b'"sha256"', b'"sha1"', 1)), 'are index.sha256$'),
+    (damage('train.json', lambda data: data.replace(b'"class_names": [', b'"class_names": [1,')), 'are class_names$'),
     (lambda folder: [p.unlink() for p in folder.iterdir()], 'splits in .*: none'),
     # The next two keep the size.
     (lambda folder: (folder / SHARD).write_bytes(bytes((folder / SHARD).stat().st_size)), f'{SHARD}.*; copy it anew'),
@@ -89,3 +98,25 @@ def test_a_shard_of_another_conversion_is_noticed_though_it_has_the_same_keys(tr
 def test_other_files_of_that_name_are_no_conversion(tmp_path):
     image_folder(class_tree(tmp_path), {'train.json': b'{"annotations": []}'})
     assert len(sources.create('folder', str(tmp_path), 'train')) == 11
+
+
+def save(**arrays):
+    return lambda file: np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(('write', 'message'), [
+    (save(labels=np.zeros(ROWS, np.int32)), "train.index.npz is no index .*'keys.*convert again"),
+    (lambda file: file.write(b'PK no archive'), 'train.index.npz is no index .*convert again'),
+    (lambda file: file.write(b''), 'train.index.npz is no index .*convert again'),
+    (lambda file: np.save(file, np.zeros(ROWS)), 'train.index.npz is no index .*convert again'),
+    (save(labels=np.full(ROWS, 0.5), keys=np.array([b'a'] * ROWS)), 'labels of type float64 in 1 dim.*convert again'),
+    (save(labels=np.zeros((ROWS, 1), int), keys=np.array([b'a'] * ROWS)), 'labels of type int64 in 2 dim')])
+def test_an_index_that_the_manifest_knows_may_be_none_all_the_same(packed, tmp_path, write, message):
+    shutil.copytree(packed, tmp_path, dirs_exist_ok=True)
+    index, manifest = tmp_path / 'train.index.npz', json.loads((tmp_path / 'train.json').read_text())
+    with index.open('wb') as file:
+        write(file)
+    manifest['index'] |= {'bytes': index.stat().st_size, 'sha256': array_record.sha256(index)}
+    (tmp_path / 'train.json').write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=message):
+        reopened(tmp_path)

@@ -142,6 +142,36 @@ def test_an_unfinished_one_with_other_options_is_refused(tree, tmp_path):
         convert(plan(tree, tmp_path, shards=4))
 
 
+@pytest.mark.parametrize('report', ['{"keys": ["ant/0', '{}'])
+def test_a_shard_whose_report_is_damaged_is_made_again(tree, packed, tmp_path, report):
+    convert(plan(tree, tmp_path, shards=4), workers=1, part=(0, 2))
+    (tmp_path / '.train.convert' / '00002.json').write_text(report)
+    convert(plan(tree, tmp_path, shards=4), workers=1)
+    assert files(tmp_path) == files(packed)
+
+
+def test_a_folder_that_cannot_be_made_is_said(tree, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match=r'cannot make .*file: .*Not a directory.*; choose another --output'):
+        convert(plan(tree, tmp_path / 'file'))
+
+
+def test_a_damaged_plan_is_said(tree, tmp_path):
+    (tmp_path / '.train.convert').mkdir()
+    (tmp_path / '.train.convert' / 'plan.json').write_text('{"source": ')
+    with pytest.raises(UserError, match=r'plan.json is damaged .*remove .*\.train\.convert and train-\*'):
+        convert(plan(tree, tmp_path, shards=4))
+
+
+def test_where_another_process_was_faster_it_is_finished_too(tree, packed, tmp_path, monkeypatch):
+    def make_while_another_does(*arguments):
+        monkeypatch.undo()
+        convert(plan(tree, tmp_path, shards=4), workers=1)
+    monkeypatch.setattr('imagenet_jax.convert._make', make_while_another_does)
+    assert convert(plan(tree, tmp_path, shards=4), workers=1)['examples'] == ROWS
+    assert files(tmp_path) == files(packed)
+
+
 def test_a_full_disk_leaves_no_shard_that_is_not_whole(slow_tree, tmp_path):
     process = command(slow_tree, tmp_path / 'out', '--shards', '4', '--workers', '1',
                       before=('sh', '-c', 'ulimit -f 600; exec "$@"', 'sh'))

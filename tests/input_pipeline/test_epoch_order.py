@@ -77,6 +77,13 @@ def test_no_two_places_of_a_part_have_one_sample(length):
     assert surprise(found / length, cells=20) < 4
 
 
+@pytest.mark.parametrize('length', [1000, TABLE + 1, PAST_INT32])
+@pytest.mark.parametrize('kind', [np.int32, np.int64, np.uint32, np.uint64])
+def test_places_may_be_numpys_numbers(length, kind):
+    there = order(length, 0, 0)
+    assert [there(kind(place)) for place in range(20)] == [there(place) for place in range(20)]
+
+
 def test_the_order_of_many_is_the_same_with_every_version():
     """A run that goes on under a later one sees what it would have seen."""
     assert places(3, 1_281_167, 0, 0).tolist() == [787174, 568817, 1100464]

@@ -24,7 +24,7 @@ from imagenet_jax.images.decode import decode
 from imagenet_jax.images.erase import Cutout
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
-from imagenet_jax.step import STREAMS
+from imagenet_jax.streams import STREAMS
 
 
 def drawn(config, output, count=16, step=0, split='train'):

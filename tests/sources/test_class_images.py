@@ -85,6 +85,24 @@ def test_a_torn_list_is_made_anew(root, caplog):
     assert opened(root, caplog) == (whole, False) and opened(root, caplog) == (whole, True)
 
 
+@pytest.mark.parametrize('data', [b'PK\x05\x06' + bytes(18), b'PK\x03\x04 no archive', b'\x93NUMPY\x01\0\4\0{[(\n'])
+def test_a_list_that_is_none_is_made_anew(root, caplog, data):
+    whole = opened(root, caplog)[0]
+    file, = Path(os.environ['XDG_CACHE_HOME']).rglob('*.npy')
+    file.write_bytes(data)
+    assert opened(root, caplog) == (whole, False) and opened(root, caplog) == (whole, True)
+
+
+def test_of_a_list_that_cannot_be_kept_no_part_is_left(root, caplog, monkeypatch):
+    def fill(file, values):
+        file.write(b'some')
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(kept.np, 'save', fill)
+    opened(root, caplog)
+    assert 'not kept for the next time: cannot write' in caplog.text and 'No space left' in caplog.text
+    assert not [path for path in Path(os.environ['XDG_CACHE_HOME']).rglob('*') if path.is_file()]
+
+
 def test_several_threads_give_the_order_of_one(root, monkeypatch):
     several = class_images.images(root / 'train', ['ant', 'bee', 'cat'])
     monkeypatch.setattr(class_images, '_THREADS', 1)

@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec as P
 from imagenet_jax.images.batch import draw
 from imagenet_jax.images.erase import Cutout, RandomErasing
 from imagenet_jax.images.mix import Mix
-from imagenet_jax.step import STREAMS, make_mesh
+from imagenet_jax.step import make_mesh
+from imagenet_jax.streams import STREAMS
 from imagenet_jax.task import Softmax
 
 pytestmark = pytest.mark.numerics

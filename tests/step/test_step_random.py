@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fixtures_step import CLASSES, SIZE, Norm, Run, Tiny, batch
 
-from imagenet_jax import step
+from imagenet_jax import streams
 from imagenet_jax.models.layers import FLOAT32
 
 pytestmark = pytest.mark.numerics
@@ -46,6 +46,13 @@ def test_one_program_makes_the_states_of_all_seeds():
     assert (one != other).any()
 
 
+def test_seeds_that_differ_past_32_bits_draw_otherwise():
+    seeds = (1, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 1, 2**63 - 1)
+    assert len({tuple(jax.random.key_data(streams.seed_key(seed)).tolist()) for seed in (0, *seeds)}) == 1 + len(seeds)
+    for seed in seeds[:2]:
+        assert streams.seed_key(seed) == jax.random.key(seed)
+
+
 class Draws(nn.Module):
     """Answers what each stream gives, as a constant that a loss of the classifier's bias can be read from."""
     dtype: jnp.dtype = FLOAT32
@@ -53,9 +60,9 @@ class Draws(nn.Module):
     @nn.compact
     def __call__(self, images, train=False):
         bias = self.param('bias', nn.initializers.zeros, (CLASSES,))
-        seen = self.variable('batch_stats', 'seen', jnp.zeros, (len(step.MODEL_STREAMS),))
+        seen = self.variable('batch_stats', 'seen', jnp.zeros, (len(streams.MODEL_STREAMS),))
         if train:
-            seen.value = jnp.stack([jax.random.uniform(self.scope.rngs[name].rng) for name in step.MODEL_STREAMS])
+            seen.value = jnp.stack([jax.random.uniform(self.scope.rngs[name].rng) for name in streams.MODEL_STREAMS])
         return jnp.zeros((len(images), CLASSES)) + bias
 
 
@@ -70,4 +77,4 @@ def test_streams_are_fixed():
             stream = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, number), 0), 0)
             expected.append(jax.random.uniform(stream))
         np.testing.assert_array_equal(run.state.batch_stats['seen'], np.array(expected))
-    assert step.STREAMS == {'dropout': 0, 'drop_path': 1, 'drop_block': 2, 'mix': 3, 'erase': 4, 'mix_choice': 5}
+    assert streams.STREAMS == {'dropout': 0, 'drop_path': 1, 'drop_block': 2, 'mix': 3, 'erase': 4, 'mix_choice': 5}

@@ -1,0 +1,21 @@
+"""Benchmarks that take minutes say at once what they would not write."""
+
+import re
+import runpy
+import sys
+
+import pytest
+from runs import ROOT
+
+
+@pytest.mark.parametrize(('name', 'arguments', 'message'), [
+    ('hosts', ('--output', '/none/such.json'), 'error: --output: no folder /none'),
+    ('hosts', ('--process', 'DIR', 'localhost:1', '1', 'x'), "error: invalid literal for int.*'x'"),
+    ('hosts', ('--process', 'DIR', 'localhost:1', '1', '5'), 'error: config.distributed.rank=5 must be'),
+    ('scale', ('--output', '/none/such.json'), 'error: --output: no folder /none')])
+def test_wrong_arguments(name, arguments, message, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    monkeypatch.setattr(sys, 'argv', [f'{name}.py', *arguments])
+    with pytest.raises(SystemExit, match='2'):
+        runpy.run_path(str(ROOT / 'benchmarks' / f'{name}.py'), run_name='__main__')
+    assert re.search(message, capsys.readouterr().err)
