@@ -33,8 +33,8 @@ from jax.experimental import topologies
 from tqdm import tqdm
 
 from imagenet_jax import catalog, peaks, runtime, step
-from imagenet_jax.command_line import without_recipe
-from imagenet_jax.errors import UserError
+from imagenet_jax.command_line import outputs, without_recipe
+from imagenet_jax.errors import UserError, writing
 from imagenet_jax.models import summary
 from imagenet_jax.use import workloads
 
@@ -112,6 +112,10 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     try:
         arguments.model = catalog.matching(arguments.model.split(','))
+        outputs.check([('--output', arguments.output, ())])
+        if arguments.text:
+            with writing(arguments.text / 'program'):  # which makes the folder
+                pass
     except UserError as error:
         parser.error(str(error))
     if min(arguments.batch, arguments.devices) < 1 or (arguments.size is not None and arguments.size < 1):
@@ -122,9 +126,10 @@ def parse() -> argparse.Namespace:
 def describe(card: Card) -> str:
     """The card for XLA, as the text form of its GpuTargetConfigProto."""
     major, minor = card.capability
+    extension = ' feature_extension: ACCELERATED_FEATURES' if major >= 9 else ''  # sm_90a; there is no sm_80a
     return f"""
 gpu_device_info {{
-  cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: ACCELERATED_FEATURES }}
+  cuda_compute_capability {{ major: {major} minor: {minor}{extension} }}
   threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
   thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
   block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
@@ -155,7 +160,6 @@ def measure(name: str, card_name: str, mode: str, arguments: argparse.Namespace)
     program = work.lower(batch).compile()
     text = program.as_text()
     if arguments.text:
-        arguments.text.mkdir(parents=True, exist_ok=True)
         (arguments.text / f'{name}_{card_name}_{mode}.txt').write_text(text)
     found = count(text, arguments.batch)
     _, multiply_adds = summary.total(summary.layers(model, work.size))

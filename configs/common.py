@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     config.log_steps = 100                  # between rows of metrics
     config.stop_after = 0                   # evaluations in a row without a better score end the run; 0: never
     config.max_bad_steps = 50               # in a row without a finite update stop the run; 0: never
-    config.profile_steps = ()               # (start, stop): those after step `start` up to `stop` are traced
+    config.profile_steps = ()               # (start, stop): steps after `start` are traced, to `stop` or an evaluation
     config.parameter_table = False          # logs every parameter at the start, not their number alone
     config.deterministic = False            # GPU: the same bits each time, slower
     config.compilation_cache = True         # keep compiled programs in the user's cache folder

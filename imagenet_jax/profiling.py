@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,19 +37,25 @@ class Tracer:
 
     def before(self, at: int, pause: Callable[[], None]) -> None:
         """Step `at` comes, counted from 1. `pause` waits for the steps in flight: called where a trace begins."""
+        if at > self._stop > 0 and not self._on:
+            log.info('no trace: steps %d to %d were made before this start', self._start + 1, self._stop)
+            self._stop = 0
         if self._start < at <= self._stop and not self._on:
             pause()
-            self._begin()
+            self._begin(at)
 
-    def after(self, at: int, pause: Callable[[], None]) -> None:
-        """Step `at` is started; `pause` is called where a trace ends."""
-        if at == self._stop and self._on:
+    def after(self, at: int, pause: Callable[[], None], evaluating: bool = False) -> None:
+        """Step `at` is started; `pause` is called where a trace ends: at its last step, or before an evaluation, whose
+        operations would count as the steps'."""
+        if self._on and (at == self._stop or evaluating):
             pause()
+            if at < self._stop:
+                log.info('the trace ends with step %d, not %d: an evaluation follows', at, self._stop)
             self.close()
 
-    def _begin(self):
+    def _begin(self, at):
         self._on = True
-        log.info('tracing steps %d to %d', self._start + 1, self._stop)
+        log.info('tracing steps %d to %d', at, self._stop)
         try:
             jax.profiler.start_trace(str(self._workdir), profiler_options=_options())
         except Exception as error:  # a profiler of another process, or a version that does not fit
@@ -58,7 +65,7 @@ class Tracer:
         """Ends a trace that is under way, and writes its summary."""
         if not self._on:
             return
-        self._on = False
+        self._on, self._stop = False, 0
         try:
             jax.profiler.stop_trace()
             found = write_summary(self._workdir)
@@ -118,8 +125,11 @@ def summary(folder: Path) -> dict:
     """
     path = find(folder)
     try:
-        planes = list(jax.profiler.ProfileData.from_file(str(path)).planes)
+        # Not from_file, which takes no name that is not text.
+        planes = list(jax.profiler.ProfileData.from_serialized_xspace(path.read_bytes()).planes)
         operations, steps = _operations(planes), _steps(planes)
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}') from error
     except Exception as error:  # jaxlib's reader has no kinds of errors
         raise UserError(f'{path} is damaged, or no trace of jax.profiler: {first_line(error)}') from error
     if not operations:
@@ -135,11 +145,13 @@ def summary(folder: Path) -> dict:
 
 def find(folder: Path) -> Path:
     """The newest trace in a folder, at any depth, or the file itself that is named. Raises UserError."""
-    if folder.is_file():
+    if os.path.isfile(folder):  # of any length
         return folder
-    if not folder.is_dir():
-        raise UserError(f'no folder {folder}; {beside(folder)}')
-    found = sorted(folder.rglob('*.xplane.pb'), key=lambda path: (path.stat().st_mtime, path))
+    if not os.path.isdir(folder):
+        raise UserError(f'{folder} is neither a folder nor a file' if os.path.exists(folder) else
+                        f'no folder {folder}; {beside(folder)}')
+    files = (path for path in folder.rglob('*.xplane.pb') if path.is_file())  # no link to what is gone
+    found = sorted(files, key=lambda path: (path.stat().st_mtime, path))
     if not found:
         raise UserError(f'{folder} has no trace (*.xplane.pb): a run makes one with --config.profile_steps="(10, 13)", '
                         'or any program with jax.profiler.trace')

@@ -19,7 +19,7 @@ from jax._src import xla_bridge  # the one place that knows whether a backend ha
 from jax.experimental import multihost_utils
 
 import imagenet_jax
-from imagenet_jax.errors import Stopped
+from imagenet_jax.errors import Stopped, UserError
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +94,12 @@ def keep_to_cpu() -> None:
 
 
 def cache_folder() -> Path:
-    """Where this user's programs keep what they can make again."""
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'imagenet_jax'
+    """Where this user's programs keep what they can make again. Raises UserError: this user has no folder."""
+    try:
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'imagenet_jax'
+    except RuntimeError as error:
+        raise UserError('this user has no home folder to keep compiled programs and lists in: set HOME or '
+                        'XDG_CACHE_HOME to a folder') from error
 
 
 class Agreed(NamedTuple):

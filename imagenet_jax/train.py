@@ -110,11 +110,11 @@ def _loop(experiment, state, checkpoints, writer, results, stop, stack) -> None:
             state, metrics = experiment.train_step(state, batch)
         meter.add(metrics)
         progress.advance()
-        tracer.after(at, meter.pause)
+        evaluating = every.evaluate.due(at)
+        tracer.after(at, meter.pause, evaluating)
         if compiles:
             meter.pause()
             _say_made(experiment, writer, time.perf_counter() - began, first=at == start + 1)
-        evaluating = every.evaluate.due(at)
         numbers = _row(experiment, meter, at) if evaluating or every.log.due(at) else {}
         _refuse_bad_steps(meter, options.max_bad_steps, at)
         if evaluating:

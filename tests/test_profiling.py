@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import types
 
 import jax
@@ -63,6 +64,53 @@ def test_what_holds_no_trace_is_refused(make, message, tmp_path):
     make(tmp_path / 'x')
     with pytest.raises(UserError, match=message):
         profiling.summary(tmp_path / 'x')
+
+
+def test_a_trace_is_found_beside_what_is_none_and_under_any_name(traced, tmp_path):
+    (tmp_path / 'gone.xplane.pb').symlink_to(tmp_path / 'nowhere')
+    (tmp_path / 'folder.xplane.pb').mkdir()
+    trace = tmp_path / os.fsdecode(b'\xff.xplane.pb')
+    trace.write_bytes(next(traced.rglob('*.xplane.pb')).read_bytes())
+    found = profiling.summary(traced)
+    assert profiling.summary(tmp_path) == found | {'trace': str(trace)}
+
+
+@pytest.mark.parametrize(('name', 'message'), [('x' * 300, 'no folder'), ('pipe', 'neither a folder nor a file')])
+def test_what_is_no_path_of_a_trace_is_refused(name, message, tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(UserError, match=message):
+        profiling.find(tmp_path / name)
+
+
+@pytest.fixture
+def spans(monkeypatch):
+    """Of a tracer: the steps that came while it traced."""
+    monkeypatch.setattr(jax.profiler, 'start_trace', lambda *_, **__: None)
+    monkeypatch.setattr(jax.profiler, 'stop_trace', lambda: None)
+    monkeypatch.setattr(profiling, 'write_summary', lambda _: {'total_ms': 1, 'steps': 0, 'groups': [], 'trace': 'x'})
+
+    def made(steps, first, last, evaluations=()):
+        tracer, inside = profiling.Tracer(None, steps), []
+        for at in range(first, last + 1):
+            tracer.before(at, lambda: None)
+            inside += [at] * tracer._on
+            tracer.after(at, lambda: None, at in evaluations)
+        return inside
+    return made
+
+
+def test_a_trace_has_no_evaluation_in_it(spans, caplog):
+    caplog.set_level(logging.INFO)
+    assert spans((3, 9), 1, 12, evaluations=(6, 12)) == [4, 5, 6]
+    assert 'ends with step 6, not 9: an evaluation follows' in caplog.text
+    assert spans((3, 6), 1, 12, evaluations=(6, 12)) == [4, 5, 6] and caplog.text.count('follows') == 1
+
+
+def test_a_run_that_goes_on_amid_or_past_its_traced_steps_says_so(spans, caplog):
+    caplog.set_level(logging.INFO)
+    assert spans((3, 6), 5, 8) == [5, 6] and 'tracing steps 5 to 6' in caplog.text
+    assert 'were made before' not in caplog.text
+    assert spans((3, 6), 7, 9) == [] and caplog.text.count('no trace: steps 4 to 6 were made before this start') == 1
 
 
 def event(name, start, duration, **stats):

@@ -19,7 +19,7 @@ from imagenet_jax.errors import UserError, few
 from imagenet_jax.sources import class_images, unsorted, word_list
 from imagenet_jax.sources.base import Files
 from imagenet_jax.sources.label_file import ALIASES
-from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, numbered
+from imagenet_jax.sources.listing import EXTENSIONS, archives, class_folders, is_image, is_litter, numbered
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,10 @@ def _by_folder(root: Path, num_classes: int | None) -> tuple[tuple[str, ...], np
                         f'split or of none{archives(empty)}')
     if ignored:
         log.warning('%s: %d files that are not images by their ending are left out', root, ignored)
+    # A class that is gone gives all after it another label.
+    if broken := [e.name for e in os.scandir(root) if e.is_symlink() and not os.path.exists(e.path)
+                  and not is_image(e.name) and not is_litter(e.name)]:
+        log.warning('%s: links to what is not there are no classes, and left out: %s', root, few(sorted(broken)))
     if stray := [e.name for e in os.scandir(root) if is_image(e.name)]:
         log.warning('%s: %d images that are in no class folder are left out, the first %s', root, len(stray),
                     min(stray))

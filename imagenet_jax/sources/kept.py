@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,22 +30,28 @@ def file(of: object) -> Path:
 
 
 def load(of: object) -> np.ndarray | None:
-    """What is kept; None where nothing is."""
+    """What is kept; None where nothing is, or not as it was saved."""
     try:
-        with file(of).open('rb') as opened:
-            return np.lib.format.read_array(opened)
-    except Exception:  # none yet, or damaged, which is told in several ways
+        with file(of).open('rb') as kept:
+            values = np.load(kept)
+            return values if kept.read() == _checksum(values) else None
+    except Exception:  # none yet, or torn: of what is no array numpy raises many kinds
         return None
 
 
 def save(of: object, values: np.ndarray) -> None:
     """Keeps it in the place of what was kept before; where that fails, says so."""
-    kept = file(of)
     try:
-        with replacing(kept) as partial, partial.open('wb') as opened:
-            np.save(opened, values)
+        with replacing(file(of)) as partial, partial.open('wb') as whole:
+            np.save(whole, values)
+            whole.write(_checksum(values))
     except UserError as error:
         log.warning('labels are not kept for the next time: %s', error)
+
+
+def _checksum(values: np.ndarray) -> bytes:
+    """Of what a flipped bit would change in silence: labels."""
+    return b'%08x' % zlib.crc32(np.ascontiguousarray(values).view(np.uint8))
 
 
 def stamp(path: str | os.PathLike) -> tuple[int, int] | None:

@@ -103,6 +103,40 @@ def test_of_a_list_that_cannot_be_kept_no_part_is_left(root, caplog, monkeypatch
     assert not [path for path in Path(os.environ['XDG_CACHE_HOME']).rglob('*') if path.is_file()]
 
 
+@pytest.mark.parametrize('damage', [
+    lambda whole: b'PK\x03\x04' + whole, lambda whole: whole.replace(b"{'descr'", b"(('descr'"),
+    lambda whole: whole.replace(b"'shape': (", b"'shape': (99999999"),
+    lambda whole: whole.replace(b'ant/000', b'ant/007')])  # a name that is as good
+def test_a_damaged_list_is_made_anew(root, caplog, damage):
+    whole = opened(root, caplog)[0]
+    file, = Path(os.environ['XDG_CACHE_HOME']).rglob('*.npy')
+    changed = damage(file.read_bytes())
+    assert changed != file.read_bytes()
+    file.write_bytes(changed)
+    assert opened(root, caplog) == (whole, False) and opened(root, caplog) == (whole, True)
+
+
+def test_a_class_that_is_a_link_is_followed_and_one_to_nothing_told_of(root, caplog):
+    before = opened(root, caplog)[0]
+    link = root / 'train' / 'ant'
+    link.rename(root / 'ant')
+    link.symlink_to(root / 'gone')
+    assert len(opened(root, caplog)[0]) < len(before) and 'are no classes, and left out: ant' in caplog.text
+    link.unlink()
+    link.symlink_to(root / 'ant')
+    assert opened(root, caplog)[0] == before and 'are no classes' not in caplog.text
+
+
+def test_a_user_without_a_folder_has_no_list_kept(root, caplog, monkeypatch):
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    monkeypatch.setattr(Path, 'home', _no_home)
+    assert not opened(root, caplog)[1] and 'set HOME or XDG_CACHE_HOME' in caplog.text
+
+
+def _no_home():
+    raise RuntimeError('Could not determine home directory.')
+
+
 def test_several_threads_give_the_order_of_one(root, monkeypatch):
     several = class_images.images(root / 'train', ['ant', 'bee', 'cat'])
     monkeypatch.setattr(class_images, '_THREADS', 1)
