@@ -11,6 +11,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 
 from imagenet_jax.models.layers.dtypes import at_least_float32
 
@@ -18,6 +19,10 @@ Activation = Callable[[jax.Array], jax.Array]
 
 # Rows of a map (N * H * W) that XLA for GPUs sums in one step; of more it sums parts first.
 _ONE_STEP = 4096
+# Before jaxlib 0.11 XLA for CPUs sums by kernels of YNNPACK, which err little, but for which it writes what is summed.
+# Its own, which `runtime.configure_jax` asks for since, write nothing, and round at each pixel: sums of maps far from 0
+# would be less exact.
+_WRITES_FIRST = tuple(map(int, jaxlib.__version__.split('.')[:2])) < (0, 11)
 
 
 def affine(x: jax.Array, mean: jax.Array, slope: jax.Array, bias: jax.Array) -> jax.Array:
@@ -129,11 +134,13 @@ def _plain_sums(maps):
 
 
 def _gradient_sums_on_cpu(g, maps, means, deviations):
-    # The mean is taken off the sum: off each pixel XLA would write it, and then what is left, before it sums. That
-    # cancels as much as the variance by squares does, of the mean and not of its square.
-    total, *others = _plain_sums((g, *(g * at_least_float32(x) for x in maps)))
-    return total, *((other - mean * total) * deviation for other, mean, deviation in
-                    zip(others, means, deviations, strict=True))
+    if _WRITES_FIRST:  # so the mean is taken off the sum: XLA would write the map without it, and then what is summed
+        total, *others = _plain_sums((g, *(g * at_least_float32(x) for x in maps)))
+        others = [other - mean * total for other, mean in zip(others, means, strict=True)]
+    else:
+        total, *others = _plain_sums((g, *(g * (at_least_float32(x) - mean) for x, mean in
+                                           zip(maps, means, strict=True))))
+    return total, *map(jax.lax.mul, others, deviations)
 
 
 def _gradient_sums_on_gpu(g, maps, means, deviations):
