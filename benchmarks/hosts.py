@@ -24,6 +24,7 @@ import numpy as np
 from input_pipeline import command, machine, make_jpegs
 
 from imagenet_jax import hosts, input_pipeline, sources
+from imagenet_jax.command_line import outputs
 from imagenet_jax.errors import UserError
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
@@ -35,18 +36,17 @@ HOSTS, IMAGES, BATCH, STEPS = (1, 2, 4), 500, 64, 40
 def main() -> None:
     """Measures, prints a line a process, and writes the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=Path, help='results as JSON')
     parser.add_argument('--process', nargs=4, metavar=('DATA', 'ADDRESS', 'COUNT', 'RANK'), help='be one of them')
     arguments = parser.parse_args()
     if arguments.process:
-        data, address, *numbers = arguments.process
-        try:
-            print(json.dumps(process(data, address, *map(int, numbers))))
-        except (ValueError, UserError) as error:
-            parser.error(str(error))
+        data, address, count, rank = arguments.process
+        print(json.dumps(process(data, address, int(count), int(rank))))
         return
-    if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes
-        parser.error(f'--output: no folder {Path(arguments.output).parent}')
+    try:  # not after minutes of measuring
+        outputs.check([('--output', arguments.output, ())])
+    except UserError as error:
+        parser.error(str(error))
     load, rows = os.getloadavg()[0], []
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / 'train').mkdir()
@@ -64,7 +64,7 @@ def main() -> None:
     if arguments.output:
         result = {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
                   'load_before': load, 'images': IMAGES, 'batch_size': BATCH, 'steps': STEPS, 'rows': rows}
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def together(data: str, count: int) -> list[dict]:

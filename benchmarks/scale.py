@@ -29,6 +29,8 @@ import numpy as np
 from input_pipeline import command, machine
 
 from imagenet_jax import input_pipeline, sources
+from imagenet_jax.command_line import outputs
+from imagenet_jax.errors import UserError
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.order import order
 from imagenet_jax.sources import array_record
@@ -72,7 +74,7 @@ class Zeros:
 def main() -> None:
     """Measures each case in its process, prints a line a case, and writes the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=Path, help='results as JSON')
     parser.add_argument('--case', nargs=2, metavar=('NAME', 'N'), help='measure one, here')
     arguments = parser.parse_args()
     if arguments.case:
@@ -80,8 +82,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             print(json.dumps(CASES[name][0](int(size), Path(scratch))))
         return
-    if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes
-        parser.error(f'--output: no folder {Path(arguments.output).parent}')
+    try:  # not after minutes of measuring
+        outputs.check([('--output', arguments.output, ())])
+    except UserError as error:
+        parser.error(str(error))
     load, rows = os.getloadavg()[0], {}
     for name, (_, sizes) in CASES.items():
         for size in sizes:
@@ -93,7 +97,7 @@ def main() -> None:
     if arguments.output:
         result = {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
                   'load_before': load, **rows}
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def measure_order(samples: int, scratch: Path) -> dict:

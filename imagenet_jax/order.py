@@ -39,9 +39,9 @@ class _Cipher:
         self._keys = list(zip(keys[::2], keys[1::2], strict=True))
 
     def __call__(self, place: int) -> int:
-        rows, columns = self._rows, self._columns
+        rows, columns, place = self._rows, self._columns, int(place)  # numpy's whole numbers overflow below
         while True:
-            row, column = divmod(int(place), columns)  # numpy's whole numbers overflow below
+            row, column = divmod(place, columns)
             for first, second in self._keys:
                 row = (row + _mixed(column + first)) % rows
                 column = (column + _mixed(row + second)) % columns

@@ -21,7 +21,7 @@ _TFLOPS = {
     'NVIDIA H200': (989.4, 989.4, 494.7, 66.9),       # H200 data sheet, SXM
     'NVIDIA H200 NVL': (835.5, 835.5, 417.5, 60),     # H200 data sheet
     'TPU v4': (275, None, None, None),                # cloud.google.com/tpu/docs/v4; a device is a chip
-    'TPU v4 lite': (138, None, None, None),           # v4i: Jouppi et al., ISCA 2021
+    'TPU v4 lite': (None, None, None, None),          # not known here, and not 'TPU v4'
     'TPU v5 lite': (197, None, None, None),           # .../v5e
     'TPU v5': (459, None, None, None),                # .../v5p
     'TPU v6 lite': (918, None, None, None),           # .../v6e

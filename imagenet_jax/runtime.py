@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 AGREE_STEPS = 10
 # Programs that compile faster are not kept. JAX's own second would leave out what one image is answered by.
 _LEAST_COMPILE_S = 0.1
+# Of jaxlib the first two numbers of the version.
+JAXLIB = tuple(map(int, jaxlib.__version__.split('.')[:2]))
 _FUSION = 'xla_cpu_experimental_ynn_fusion_type'
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
@@ -71,8 +73,7 @@ def guard_half_precision() -> None:
 
 def _may_fuse_reductions() -> bool:
     """Whether programs may be for a CPU, by a compiler that does so."""
-    version = tuple(map(int, jaxlib.__version__.split('.')[:2]))
-    return 'cpu' in (jax.config.jax_platforms or 'cpu') and version >= (0, 11) and _knows(_FUSION)
+    return 'cpu' in (jax.config.jax_platforms or 'cpu') and JAXLIB >= (0, 11) and _knows(_FUSION)
 
 
 def _knows(flag: str) -> bool:

@@ -9,10 +9,8 @@ from runs import ROOT
 
 
 @pytest.mark.parametrize(('name', 'arguments', 'message'), [
-    ('hosts', ('--output', '/none/such.json'), 'error: --output: no folder /none'),
-    ('hosts', ('--process', 'DIR', 'localhost:1', '1', 'x'), "error: invalid literal for int.*'x'"),
-    ('hosts', ('--process', 'DIR', 'localhost:1', '1', '5'), 'error: config.distributed.rank=5 must be'),
-    ('scale', ('--output', '/none/such.json'), 'error: --output: no folder /none'),
+    ('hosts', ('--output', '/dev/null/x.json'), 'error: cannot write /dev/null/x.json'),
+    ('scale', ('--output', '/dev/null/x.json'), 'error: cannot write /dev/null/x.json'),
     ('train_step', ('--output', '/dev/null/x.jsonl'), 'error: cannot write /dev/null/x.jsonl'),
     ('train_step', ('--trace', '/dev/null'), 'error: cannot write /dev/null')])
 def test_wrong_arguments(name, arguments, message, monkeypatch, capsys):

@@ -7,7 +7,6 @@ import subprocess
 from types import SimpleNamespace
 
 import jax
-import jaxlib
 import numpy as np
 import pytest
 from jax.experimental import multihost_utils
@@ -105,7 +104,7 @@ def flags(monkeypatch):
 
     def configured(platforms, version, before='', deterministic=False):
         monkeypatch.setenv('XLA_FLAGS', before)
-        monkeypatch.setattr(jaxlib, '__version__', version)
+        monkeypatch.setattr(runtime, 'JAXLIB', version)
         jax.config.update('jax_platforms', platforms)
         runtime.guard_half_precision.cache_clear()
         monkeypatch.setattr(runtime.xla_bridge, 'backends_are_initialized', lambda: False)
@@ -117,13 +116,13 @@ def flags(monkeypatch):
 
 def test_flag_is_for_cpus_of_new_versions_alone(flags, monkeypatch):
     monkeypatch.setattr(runtime, '_knows', lambda flag: True)
-    assert flags('cpu', '0.11.0') == flags(None, '0.12.0.1') == FLAG
-    assert flags('cpu', '0.10.2') == flags('cuda', '0.12.0') == ''
-    assert flags('cuda', '0.12.0', deterministic=True) == '--xla_gpu_deterministic_ops=true'
+    assert flags('cpu', (0, 11)) == flags(None, (0, 12)) == FLAG
+    assert flags('cpu', (0, 10)) == flags('cuda', (0, 12)) == ''
+    assert flags('cuda', (0, 12), deterministic=True) == '--xla_gpu_deterministic_ops=true'
     mine = '--xla_cpu_experimental_ynn_fusion_type=dot'
-    assert flags('cpu', '0.12.0', mine) == mine  # what the user says stands
+    assert flags('cpu', (0, 12), mine) == mine  # what the user says stands
     monkeypatch.setattr(runtime, '_knows', lambda flag: False)
-    assert flags('cpu', '1.0.0') == ''  # XLA would end the process
+    assert flags('cpu', (1, 0)) == ''  # XLA would end the process
 
 
 def test_what_the_library_knows():

@@ -11,18 +11,18 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
+from imagenet_jax import runtime
 from imagenet_jax.models.layers.dtypes import at_least_float32
 
 Activation = Callable[[jax.Array], jax.Array]
 
 # Rows of a map (N * H * W) that XLA for GPUs sums in one step; of more it sums parts first.
 _ONE_STEP = 4096
-# Before jaxlib 0.11 XLA for CPUs sums by kernels of YNNPACK, which err little, but for which it writes what is summed.
-# Its own, which `runtime.configure_jax` asks for since, write nothing, and round at each pixel: sums of maps far from 0
-# would be less exact.
-_WRITES_FIRST = tuple(map(int, jaxlib.__version__.split('.')[:2])) < (0, 11)
+# Before jaxlib 0.11 XLA for CPUs sums by kernels of YNNPACK, which err little, but ahead of which it writes the map
+# without its mean. Its own, which `runtime.configure_jax` asks for since, are given the product at once, the mean taken
+# off or not, and round at each pixel: of maps far from 0 a sum would be less exact.
+_WRITES_FIRST = runtime.JAXLIB < (0, 11)
 
 
 def affine(x: jax.Array, mean: jax.Array, slope: jax.Array, bias: jax.Array) -> jax.Array:
@@ -134,7 +134,7 @@ def _plain_sums(maps):
 
 
 def _gradient_sums_on_cpu(g, maps, means, deviations):
-    if _WRITES_FIRST:  # so the mean is taken off the sum: XLA would write the map without it, and then what is summed
+    if _WRITES_FIRST:  # so the mean is taken off the sum
         total, *others = _plain_sums((g, *(g * at_least_float32(x) for x in maps)))
         others = [other - mean * total for other, mean in zip(others, means, strict=True)]
     else:

@@ -10,8 +10,8 @@ What XLA's own took and what stands for it here, in ms on two cores (batches of 
   3x3 on 2x2 maps of 512 channels: forward 564 : 5.6, by the map 567 : 6.2, with stride 2 from 4x4 of 256, by the map
     118 : 4.7
   depthwise 3x3 on 32x32 maps of 144: forward 102 : 6.9, by the map 106 : 5.1, by the kernel 300 : 15
-  3x3 with stride 2, by the map: 16x16 maps of 32 channels from 16 9.0 : 4.7, 5x5 with stride 3, 19x19 of 64 16 : 7.9;
-    many of the others within a tenth of each other
+  3x3 with stride 2, by the map: from 16x16 maps of 32 channels to 16 9.0 : 4.7, from 16x16 of 128 to 64 15 : 10; on 64
+    maps of 4x4 of 256, 3.1 : 2.7; 5x5 with stride 3, from 19x19 of 64 to 64, 16 : 7.9
   1x1 on 32x32 maps, 24 to 144 channels: forward 9.9 : 5.5, by the map 6.3 : 1.5; on 64x64, 16 to 96, by the kernel
     60 : 2.3
   3x3 to 64 channels or fewer, all rows of the kernel at once: 32x32 maps of 64 14 : 7.9, 8x8 of 64 4.0 : 2.6, 5x5 on
