@@ -119,7 +119,7 @@ def end(x: jax.Array, y: jax.Array, name: str, se_ratio: int, layers: Layers) ->
     """
     if not se_ratio:
         return layers.norm_join_act(x, y, name)
-    return layers.act(layers.join(x, excite(layers.norm(name, ends_branch=True)(y), se_ratio, layers)))
+    return layers.join_act(x, excite(layers.norm(name, ends_branch=True)(y), se_ratio, layers))
 
 
 def classify(x: jax.Array, num_classes: int, layers: Layers, name: str) -> jax.Array:

@@ -93,7 +93,7 @@ class OctaveBottleneck(nn.Module):
         y = conv(self.width * 4, 1, act=False, ends_branch=True, name='conv3')(y)
         if _shapes(pair) != _shapes(y):
             pair = conv(self.width * 4, 1, stride=self.stride, act=False, name='downsample')(pair)
-        return self.layers.act(self.layers.join(pair, y))
+        return self.layers.join_act(pair, y)
 
 
 class OctaveBottleneckV2(nn.Module):

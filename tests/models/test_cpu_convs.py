@@ -86,6 +86,9 @@ PHASES, GROUPED, GROUPED_KERNEL = 'phases', 'grouped', 'grouped_gradient'
     ((7, 9, 12, 20), (3, 5, 20, 24), {'dilation': 2, 'padding': 2}, [ROWS, None, KERNEL, ROWS, None]),
     ((3, 46, 50, 3), (11, 7, 3, 20), {'stride': 4, 'padding': 4},
      [None, KERNEL, PHASES, *3 * [TAPS], *9 * [ROWS], *6 * [None]]),
+    # By the kernel a product for each row: of many outputs on small maps, and, before jaxlib 0.11, of 96 x 96.
+    ((30, 7, 7, 20), (3, 3, 20, 128), {}, [None, ROWS, None, KERNEL]),
+    ((30, 7, 6, 32), (3, 3, 32, 32), {}, [ROWS, None, KERNEL, ROWS]),
     ((2, 6, 6, 96), (3, 3, 96, 96), {}, [None, None, None]),  # a gradient by the kernel from few pixels
     # Grouped, and what each block of groups is, where the same was not there before.
     ((4, 9, 8, 8), (3, 3, 2, 8), {'groups': 4}, [GROUPED, None, GROUPED_KERNEL, GROUPED]),

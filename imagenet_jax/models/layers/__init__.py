@@ -1,6 +1,6 @@
 """Layers shared by the families, and `Layers`, the choice of them that a model makes once for all its blocks."""
 
-from imagenet_jax.models.layers import cpu_convs
+from imagenet_jax.models.layers import cpu_convs, cpu_products
 from imagenet_jax.models.layers.activations import ACTIVATIONS
 from imagenet_jax.models.layers.choice import Layers, dense_init, he_init
 from imagenet_jax.models.layers.convs import ConvNorm, SqueezeExcite, divisible
@@ -26,3 +26,4 @@ __all__ = [
 ]
 
 cpu_convs.register()
+cpu_products.register()

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from imagenet_jax import runtime
+from imagenet_jax.models.layers.activations import relu_of_sum
 from imagenet_jax.models.layers.dtypes import at_least_float32
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -33,8 +34,10 @@ def affine(x: jax.Array, mean: jax.Array, slope: jax.Array, bias: jax.Array) -> 
 def finish(x: jax.Array, shortcut: jax.Array | None, act: Activation | None, dtype: jnp.dtype) -> jax.Array:
     """What follows the norm: the shortcut's sum and the activation, of `dtype`."""
     # In dtype: XLA would keep the sum of one block in float32, beside the rounded one, for the sum of the next.
-    x = x if shortcut is None else x.astype(dtype) + shortcut
-    return (act(x) if act else x).astype(dtype)
+    if shortcut is None:
+        return (act(x) if act else x).astype(dtype)
+    x = x.astype(dtype) + shortcut
+    return (relu_of_sum(x) if act else x).astype(dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))

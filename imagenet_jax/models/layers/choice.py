@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from imagenet_jax.errors import UserError, unknown
 from imagenet_jax.models.layers import gpu_convs, pools
-from imagenet_jax.models.layers.activations import ACTIVATIONS
+from imagenet_jax.models.layers.activations import ACTIVATIONS, relu_of_sum
 from imagenet_jax.models.layers.deformable import DeformableConv
 from imagenet_jax.models.layers.drops import DropBlock, DropPath
 from imagenet_jax.models.layers.dtypes import FLOAT32
@@ -148,7 +148,7 @@ class Layers:
         """
         if self._fuses_ends:
             return self._norm(NORMS, name, self._scale_init(ends_branch=True), act=ACTIVATIONS['relu'])(y, x)
-        return self.act(self.join(x, self.norm(name, ends_branch=True)(y)))
+        return self.join_act(x, self.norm(name, ends_branch=True)(y))
 
     def _norm(self, registry, name, scale_init=nn.initializers.ones, **more):
         return registry[self.norm_kind](train=self.train, momentum=self.momentum, epsilon=self.epsilon,
@@ -183,6 +183,11 @@ class Layers:
         if self._drops_paths:
             y = DropPath(self.drop_path_rate, name='drop_path')(y)
         return jax.tree.map(operator.add, normalized(x), y)
+
+    def join_act(self, x, y):
+        """`join` and the activation."""
+        act = relu_of_sum if self.act_kind == 'relu' else ACTIVATIONS[self.act_kind]
+        return jax.tree.map(act, self.join(x, y))
 
     def drop_block(self, x):
         """DropBlock of a map, or of a pair of maps, where it does not come with `norm_act`.

@@ -9,14 +9,32 @@ import functools
 import itertools
 import math
 import operator
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_PART_BYTES = 2**22  # of maps with their taps side by side; 2 MB were slower, 8 no faster
+from imagenet_jax import runtime
+
+
+def _part_bytes() -> int:
+    """Of maps with their taps side by side, as much as is best multiplied at once: twice a core's second cache.
+
+    Where that has 2 MiB, half as much was slower and twice as much no faster; where it has 1, the other way round.
+    """
+    file = Path('/sys/devices/system/cpu/cpu0/cache/index2/size')  # as Linux says it, in KiB
+    kib = re.match(r'(\d+)K', file.read_text()) if file.is_file() else None
+    return 2**11 * (int(kib[1]) if kib else 1024)
+
+
+_PART_BYTES = _part_bytes()
 _BLOCK = 32  # channels of several groups that are convolved as one
+_WIDE = 128  # outputs of which a product is as fast as of all rows' together
+# Before jaxlib 0.11 XLA computes a product of this size on one core: those by row are computed beside each other.
+_ONE_CORE = (96, 96) if runtime.JAXLIB < (0, 11) else None
 
 
 class Window(NamedTuple):
@@ -157,24 +175,35 @@ def of_channels(images, gradient, window, dot):
             range(images.ndim - 1)) for tap in _grid(window.out)])
 
 
+def _side_by_side(maps):
+    """(..., C) each -> (..., maps * C)."""
+    if len(maps) == 1:
+        return maps[0]
+    # Stacked, behind a barrier: in a loop over all these channels XLA would ask for each of which map it is.
+    stacked = lax.optimization_barrier(jnp.stack(maps, -2))
+    return stacked.reshape(*stacked.shape[:-2], -1)
+
+
 def of_all(images, gradient, window, dot):
     """(n, ..., I) and (n, ..., O) -> (rows of taps, taps of a row * I, O): of maps with a row's taps side by side."""
     # Behind a barrier: XLA would pad anew for each copy, pixel by pixel.
     images = lax.optimization_barrier(window.padded(images))
     (*steps, step), (*gaps, gap), (*rows, taps) = window.strides, window.kernel_dilation, window.out
     (*_, width, outputs), none, each = gradient.shape, (0,) * len(rows), (1,) * len(rows)
-    beside = jnp.concatenate([
-        _slice(images, (*none, tap * step), (*each, gap), (*images.shape[1:-2], width))
-        for tap in range(taps)], -1)
+    beside = _side_by_side([
+        _slice(images, (*none, tap * step), (*each, gap), (*images.shape[1:-2], width)) for tap in range(taps)])
     of_pixels = ((0,), (0,)), ((), ())  # one axis of them: of several XLA would make a transposed copy first
-    if max(*steps, *gaps, 1) == 1:
+    # How much more is multiplied for all rows at once: gradients stand around maps with their padding.
+    more = math.prod(images.shape[1:-2]) / math.prod(gradient.shape[1:-2])
+    wide = (outputs >= _WIDE and more > 1.1) or (beside.shape[-1], outputs * math.prod(rows)) == _ONE_CORE
+    if max(*steps, *gaps, 1) == 1 and not wide:
         # One product for all rows of taps: gradients stand side by side too, each as far down as its row is.
         edges = [(count - 1, count - 1, 0) for count in rows]
         around = lax.optimization_barrier(lax.pad(
             gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *edges, (0, 0, 0), (0, 0, 0)]))
-        moved = jnp.concatenate([
+        moved = _side_by_side([
             _slice(around, (*(count - 1 - at for at, count in zip(row, rows, strict=True)), 0), (*each, 1),
-                   (*images.shape[1:-2], width)) for row in _grid(rows)], -1)
+                   (*images.shape[1:-2], width)) for row in _grid(rows)])
         both = dot(beside.reshape(-1, beside.shape[-1]), moved.reshape(-1, moved.shape[-1]), of_pixels)
         return jnp.moveaxis(both.reshape(len(both), -1, outputs), 1, 0)
 
