@@ -29,6 +29,7 @@ import numpy as np
 from input_pipeline import command, machine, make_jpegs
 from PIL import Image
 
+from imagenet_jax.command_line import outputs
 from imagenet_jax.images.distort import Distort
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.ops import OPERATIONS
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument('--path', metavar='DIR', help='a folder of class folders of photographs')
     parser.add_argument('--images', type=int, default=200, help='of them, spread over it; default %(default)s')
     parser.add_argument('--rounds', type=int, default=5, help='default %(default)s')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     parser.add_argument('--show', metavar='FILE', help='only print the tables of such a file')
     arguments = parser.parse_args()
     if arguments.show:
@@ -70,7 +71,7 @@ def main() -> None:
               'microseconds': times(crops, arguments.rounds), 'difference': differences(crops)}
     show(result)
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def photographs(path: Path, count: int) -> list[np.ndarray]:

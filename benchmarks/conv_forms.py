@@ -15,6 +15,7 @@ from functools import partial
 import jax
 
 from imagenet_jax import runtime
+from imagenet_jax.command_line import outputs
 from imagenet_jax.models.layers import gpu_convs
 
 # (side, kernel, stride, padding, channels, features, groups): the stems of ResNets and MobileNets, resnext50_32x4d.
@@ -27,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=int, default=256, help='images; default %(default)s')
     parser.add_argument('--dtype', choices=('bfloat16', 'float16'), default='bfloat16')
-    parser.add_argument('--output', metavar='FILE', help='the lines are added to it')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='the lines are added to it')
     arguments = parser.parse_args()
     if jax.default_backend() != 'gpu':
         sys.exit('error: no GPU here, and on other devices a convolution is what is written')

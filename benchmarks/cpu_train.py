@@ -28,7 +28,7 @@ from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import mlir
 
 from imagenet_jax import runtime
-from imagenet_jax.command_line import running, without_recipe
+from imagenet_jax.command_line import outputs, running, without_recipe
 from imagenet_jax.models.layers import cpu_convs
 from imagenet_jax.use import workloads
 from imagenet_jax.workers import cores
@@ -42,8 +42,8 @@ CASES = ('resnet8_cifar:32:128', 'resnet20_cifar:32:128', 'resnet18:64:64', 'res
 
 def main() -> None:
     """Measures each case, prints a line of it, and writes the numbers."""
-    running.take_huge_pages()
     arguments = parse()
+    running.take_huge_pages()
     runtime.keep_to_cpu()
     torch.set_num_threads(cores())
     print(f'{"case":<22} {"images/s":>9} {"PyTorch":>9} {"ratio":>6} {"plain":>9} {"ratio":>6} {"compile s":>15}')
@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--cases', metavar='CASE', nargs='+', default=CASES, help=f'default: {" ".join(CASES)}')
     parser.add_argument('--seconds', type=float, default=20, help='of a case, about; default %(default)s')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     return parser.parse_args()
 
 
@@ -131,9 +131,8 @@ def theirs(name: str, size: int, batch: int) -> Callable[[], object]:
     return step
 
 
-def write(path: str, row: dict) -> None:
+def write(file: Path, row: dict) -> None:
     """Puts a case among those that the file has."""
-    file = Path(path)
     known = json.loads(file.read_text())['cases'] if file.is_file() else []
     cases = [each for each in known if each['case'] != row['case']] + [row]
     about = {'command': shlex.join(['python', 'benchmarks/cpu_train.py', *sys.argv[1:]]),

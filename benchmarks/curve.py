@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from imagenet_jax import record
+from imagenet_jax.command_line import outputs
 from imagenet_jax.metrics.run_log import read_rows
 
 CURVE = ('train/epoch', 'train/loss', 'train/accuracy', 'train/images_per_s', 'eval/top1', 'eval/top5', 'eval/loss')
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument('--command', required=True, help='that made the run; folders of this machine as DIR')
     parser.add_argument('--data', required=True, help='what it was trained on, in words')
     parser.add_argument('--note', default='', help='what a reader of the numbers must know')
-    parser.add_argument('--output', type=Path, required=True)
+    parser.add_argument('--output', type=outputs.file, required=True)
     arguments = parser.parse_args()
     run, rows = record.read(arguments.workdir)['run'], read_rows(arguments.workdir / 'metrics.jsonl')
     last = [row for row in rows if 'eval/top1' in row][-1]

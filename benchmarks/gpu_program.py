@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # what compiles; before JAX is imported
@@ -34,7 +33,7 @@ from tqdm import tqdm
 
 from imagenet_jax import catalog, peaks, runtime, step
 from imagenet_jax.command_line import outputs, without_recipe
-from imagenet_jax.errors import UserError, writing
+from imagenet_jax.errors import UserError
 from imagenet_jax.models import summary
 from imagenet_jax.use import workloads
 
@@ -107,15 +106,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=256, help='images a step on each device; default %(default)s')
     parser.add_argument('--size', type=int, help="side of the images; default: the model's, 224 of most")
     parser.add_argument('--devices', type=int, default=1, help='GPUs; default %(default)s')
-    parser.add_argument('--text', metavar='DIR', type=Path, help='the compiled programs go there')
-    parser.add_argument('--output', metavar='FILE', type=Path, help='JSON')
+    parser.add_argument('--text', metavar='DIR', type=outputs.folder, help='the compiled programs go there')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='JSON')
     arguments = parser.parse_args()
     try:
         arguments.model = catalog.matching(arguments.model.split(','))
-        outputs.check([('--output', arguments.output, ())])
-        if arguments.text:
-            with writing(arguments.text / 'program'):  # which makes the folder
-                pass
     except UserError as error:
         parser.error(str(error))
     if min(arguments.batch, arguments.devices) < 1 or (arguments.size is not None and arguments.size < 1):

@@ -92,11 +92,12 @@ def main() -> None:
             'cases': summarise(turns)}
     show(result)
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
+    from imagenet_jax.command_line import outputs
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', metavar='DIR', help='a folder of class folders of JPEGs; default: JPEGs of '
                         "ImageNet's usual size, made in a temporary folder")
@@ -105,15 +106,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=5, help='turns of each loader, default %(default)s')
     parser.add_argument('--workers', metavar='N,N', type=lambda text: [int(n) for n in text.split(',')],
                         default=worker_counts(cores()), help='default: 1, 2, 4, ... and the number of cores')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     parser.add_argument('--show', metavar='FILE', help='measure nothing, print the tables of such a file')
     arguments = parser.parse_args()
     if arguments.rounds < 1 or arguments.seconds <= 0 or min(arguments.workers) < 1 or arguments.images < 1:
         parser.error('--images, --rounds, --seconds and --workers must be positive')
     if arguments.data and not Path(arguments.data).is_dir():
         parser.error(f'--data: no folder {arguments.data}')
-    if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes of measuring
-        parser.error(f'--output: no folder {Path(arguments.output).parent}')
     return arguments
 
 

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 sys.modules['clu'] = None  # TensorFlow is no part of what is measured
 import jax  # noqa: E402
@@ -28,7 +27,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from imagenet_jax import input_pipeline, runtime, train  # noqa: E402
-from imagenet_jax.command_line import without_recipe  # noqa: E402
+from imagenet_jax.command_line import outputs, without_recipe  # noqa: E402
 from imagenet_jax.experiment import Experiment  # noqa: E402
 from imagenet_jax.step import TrainStep  # noqa: E402
 
@@ -46,7 +45,7 @@ def main() -> None:
         print(f'{name:<10} {result[name]["ms"]:.3f} ms a step ({result[name]["least"]:.3f} to '
               f'{result[name]["most"]:.3f})', flush=True)
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def parse() -> argparse.Namespace:
@@ -56,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=128, help='images a step; default %(default)s')
     parser.add_argument('--size', type=int, default=32, help='side of the images; default %(default)s')
     parser.add_argument('--steps', type=int, default=3000, help='default %(default)s')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.size) < 1 or arguments.steps < 300:
         parser.error('--batch and --size must be at least 1, --steps 300')

@@ -17,6 +17,7 @@ import numpy as np
 from input_pipeline import command, machine
 from PIL import Image
 
+from imagenet_jax.command_line import outputs
 from imagenet_jax.images.crops import RandomResized, crop_box
 from imagenet_jax.images.eval_view import EvalView
 
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', metavar='DIR', required=True, help='a folder of class folders of images')
     parser.add_argument('--images', type=int, default=500, help='of the data, spread over it; default %(default)s')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     arguments = parser.parse_args()
     files = loaders.listed(Path(arguments.data))[0]
     files = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, arguments.images).astype(int))]
@@ -39,7 +40,7 @@ def main() -> None:
                                                    view(Image.open(file).convert('RGB'))) for file in files])
     print(json.dumps(result, indent=1))
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def training(file: str, seed: int) -> float:

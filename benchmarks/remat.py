@@ -18,7 +18,6 @@ import shlex
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +25,7 @@ import optax
 from jax.stages import Compiled
 
 from imagenet_jax import models, options, runtime
+from imagenet_jax.command_line import outputs
 from imagenet_jax.errors import UserError
 
 MODELS = ('resnet50', 'resnet101', 'resnet152', 'resnest101e')
@@ -53,7 +53,7 @@ def main() -> None:
         'image_size': arguments.image_size, 'dtype': arguments.dtype, 'options': arguments.option,
         'compiler_options': compiler_options, 'models': rows}
     if arguments.output:
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def parse() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--option', metavar='KEY=VALUE', action='append', default=[],
                         help='of config.model, such as deformable=3; may be repeated')
     parser.add_argument('--as-is', action='store_true', help="on a CPU: XLA's own passes, barriers dropped")
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     arguments = parser.parse_args()
     if min(arguments.batch_size, arguments.image_size) < 1:
         parser.error('--batch-size and --image-size must be positive')
@@ -75,8 +75,6 @@ def parse() -> argparse.Namespace:
         arguments.option = dict(map(options.key_value, arguments.option))
     except UserError as error:
         parser.error(str(error))
-    if arguments.output and not Path(arguments.output).parent.is_dir():  # not after minutes of compiling
-        parser.error(f'--output: no folder {Path(arguments.output).parent}')
     return arguments
 
 

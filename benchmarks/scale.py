@@ -30,7 +30,6 @@ from input_pipeline import command, machine
 
 from imagenet_jax import input_pipeline, sources
 from imagenet_jax.command_line import outputs
-from imagenet_jax.errors import UserError
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.order import order
 from imagenet_jax.sources import array_record
@@ -74,7 +73,7 @@ class Zeros:
 def main() -> None:
     """Measures each case in its process, prints a line a case, and writes the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--output', metavar='FILE', type=Path, help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     parser.add_argument('--case', nargs=2, metavar=('NAME', 'N'), help='measure one, here')
     arguments = parser.parse_args()
     if arguments.case:
@@ -82,10 +81,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             print(json.dumps(CASES[name][0](int(size), Path(scratch))))
         return
-    try:  # not after minutes of measuring
-        outputs.check([('--output', arguments.output, ())])
-    except UserError as error:
-        parser.error(str(error))
     load, rows = os.getloadavg()[0], {}
     for name, (_, sizes) in CASES.items():
         for size in sizes:

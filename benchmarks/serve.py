@@ -29,6 +29,7 @@ from PIL import Image
 
 from imagenet_jax import models, record
 from imagenet_jax.checkpoint import save_variables
+from imagenet_jax.command_line import outputs
 
 _WARM_S = 1
 
@@ -60,7 +61,7 @@ def main() -> None:
     if arguments.output:
         result = {'command': command(), 'date': datetime.now(UTC).isoformat(timespec='seconds'), **machine(),
                   'model': arguments.model, 'image_size': arguments.size, 'cases': rows}
-        Path(arguments.output).write_text(json.dumps(result, indent=1) + '\n')
+        arguments.output.write_text(json.dumps(result, indent=1) + '\n')
 
 
 def parse() -> argparse.Namespace:
@@ -71,7 +72,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--max-batch', metavar='N', type=int, nargs='+', default=[1, 32], help='default 1 and 32')
     parser.add_argument('--clients', metavar='N', type=int, nargs='+', default=[1, 8, 64], help='default 1, 8 and 64')
     parser.add_argument('--seconds', metavar='S', type=float, default=8, help='a case, default %(default)s')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     return parser.parse_args()
 
 

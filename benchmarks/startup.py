@@ -29,6 +29,7 @@ from input_pipeline import command, machine
 from PIL import Image
 
 from imagenet_jax import __main__
+from imagenet_jax.command_line import outputs
 
 # Seconds that each is to stay under on two cores.
 HELP_S, MODELS_S, PREDICT_S = 0.5, 1.0, 6.0
@@ -40,7 +41,7 @@ def main() -> None:
     """Measures, prints a line a command, and writes the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rounds', type=int, default=7, help='default %(default)s')
-    parser.add_argument('--output', metavar='FILE', help='results as JSON')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='results as JSON')
     parser.add_argument('--only-train', action='store_true', help='the first step alone, into the results there are')
     arguments = parser.parse_args()
     if arguments.only_train:
@@ -71,10 +72,9 @@ def main() -> None:
     write(arguments.output, result)
 
 
-def write(path: str | None, result: dict) -> None:
+def write(file: Path | None, result: dict) -> None:
     """Puts results in the place of those of the same names, where there is a file."""
-    if path:
-        file = Path(path)
+    if file:
         kept = json.loads(file.read_text()) if file.exists() else {}
         file.write_text(json.dumps(kept | result, indent=1) + '\n')
 

@@ -25,7 +25,6 @@ import jaxlib
 
 from imagenet_jax import profiling, runtime
 from imagenet_jax.command_line import outputs, without_recipe
-from imagenet_jax.errors import UserError, writing
 from imagenet_jax.use import benchmark, workloads
 
 
@@ -59,19 +58,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch', type=int, default=256, help='images a step, on all devices; default %(default)s')
     parser.add_argument('--size', type=int, default=224, help='side of the images; default %(default)s')
     parser.add_argument('--seconds', type=float, default=20, help='of measured steps; default %(default)s')
-    parser.add_argument('--output', metavar='FILE', type=Path, help='the lines are added to it')
-    parser.add_argument('--trace', metavar='DIR', type=Path, help='also trace three steps of each case, into a folder '
-                        'of its own there, with a summary as profile.json')
+    parser.add_argument('--output', metavar='FILE', type=outputs.file, help='the lines are added to it')
+    parser.add_argument('--trace', metavar='DIR', type=outputs.folder, help='also trace three steps of each case, into '
+                        'a folder of its own there, with a summary as profile.json')
     arguments = parser.parse_args()
     if min(arguments.batch, arguments.size) < 1 or arguments.seconds < 0:
         parser.error('--batch and --size must be at least 1, --seconds not negative')
-    try:  # not after minutes of measuring
-        outputs.check([('--output', arguments.output, ())])
-        if arguments.trace:
-            with writing(arguments.trace / 'trace'):  # which makes the folder
-                pass
-    except UserError as error:
-        parser.error(str(error))
     return arguments
 
 

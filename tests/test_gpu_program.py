@@ -70,13 +70,3 @@ def test_every_card_is_described(program):
         assert f'name: "{card.name}"' in text and name in card.name
         assert program.peaks.flops(card.name, 'bfloat16') and card.copy < card.bandwidth
         assert ('ACCELERATED_FEATURES' in text) == (card.capability >= (9, 0))  # sm_80a is no target: XLA aborts
-
-
-@pytest.mark.parametrize('option', ['--output', '--text'])
-def test_what_cannot_be_written_is_refused_before_anything_is_compiled(program, option, tmp_path, monkeypatch, capsys):
-    (tmp_path / 'file').write_text('')
-    path = tmp_path / 'file' / 'x.json' if option == '--output' else tmp_path / 'file'
-    monkeypatch.setattr('sys.argv', ['gpu_program.py', option, str(path)])
-    with pytest.raises(SystemExit, match='2'):
-        program.parse()
-    assert f'error: cannot write {path}' in capsys.readouterr().err
