@@ -26,10 +26,10 @@ from pathlib import Path
 import cv2
 import loaders
 import numpy as np
+import outputs
 from input_pipeline import command, machine, make_jpegs
 from PIL import Image
 
-from imagenet_jax.command_line import outputs
 from imagenet_jax.images.distort import Distort
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.ops import OPERATIONS

@@ -13,9 +13,9 @@ import time
 from functools import partial
 
 import jax
+import outputs
 
 from imagenet_jax import runtime
-from imagenet_jax.command_line import outputs
 from imagenet_jax.models.layers import gpu_convs
 
 # (side, kernel, stride, padding, channels, features, groups): the stems of ResNets and MobileNets, resnext50_32x4d.

@@ -23,12 +23,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
+import outputs
 import torch
 from jax.extend.core.primitives import conv_general_dilated_p
 from jax.interpreters import mlir
 
 from imagenet_jax import runtime
-from imagenet_jax.command_line import outputs, running, without_recipe
+from imagenet_jax.command_line import running, without_recipe
 from imagenet_jax.models.layers import cpu_convs
 from imagenet_jax.use import workloads
 from imagenet_jax.workers import cores

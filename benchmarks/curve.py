@@ -11,8 +11,9 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+import outputs
+
 from imagenet_jax import record
-from imagenet_jax.command_line import outputs
 from imagenet_jax.metrics.run_log import read_rows
 
 CURVE = ('train/epoch', 'train/loss', 'train/accuracy', 'train/images_per_s', 'eval/top1', 'eval/top5', 'eval/loss')

@@ -28,11 +28,12 @@ from typing import NamedTuple
 
 os.environ['JAX_PLATFORMS'] = 'cpu'  # what compiles; before JAX is imported
 
+import outputs
 from jax.experimental import topologies
 from tqdm import tqdm
 
 from imagenet_jax import catalog, peaks, runtime, step
-from imagenet_jax.command_line import outputs, without_recipe
+from imagenet_jax.command_line import without_recipe
 from imagenet_jax.errors import UserError
 from imagenet_jax.models import summary
 from imagenet_jax.use import workloads

@@ -21,10 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import outputs
 from input_pipeline import command, machine, make_jpegs
 
 from imagenet_jax import hosts, input_pipeline, sources
-from imagenet_jax.command_line import outputs
 from imagenet_jax.images.eval_view import EvalView
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.workers import Workers

@@ -38,6 +38,7 @@ from pathlib import Path
 
 import loaders
 import numpy as np
+import outputs
 from PIL import Image, features
 
 WARM_UP = 4   # batches of each worker before the clock starts: by then no buffer is full from a head start
@@ -97,7 +98,6 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    from imagenet_jax.command_line import outputs
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', metavar='DIR', help='a folder of class folders of JPEGs; default: JPEGs of '
                         "ImageNet's usual size, made in a temporary folder")

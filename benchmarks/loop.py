@@ -25,9 +25,10 @@ sys.modules['clu'] = None  # TensorFlow is no part of what is measured
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import outputs  # noqa: E402
 
 from imagenet_jax import input_pipeline, runtime, train  # noqa: E402
-from imagenet_jax.command_line import outputs, without_recipe  # noqa: E402
+from imagenet_jax.command_line import without_recipe  # noqa: E402
 from imagenet_jax.experiment import Experiment  # noqa: E402
 from imagenet_jax.step import TrainStep  # noqa: E402
 

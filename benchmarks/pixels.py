@@ -14,10 +14,10 @@ from pathlib import Path
 
 import loaders
 import numpy as np
+import outputs
 from input_pipeline import command, machine
 from PIL import Image
 
-from imagenet_jax.command_line import outputs
 from imagenet_jax.images.crops import RandomResized, crop_box
 from imagenet_jax.images.eval_view import EvalView
 

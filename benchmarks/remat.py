@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 import jax
 import jax.numpy as jnp
 import optax
+import outputs
 from jax.stages import Compiled
 
 from imagenet_jax import models, options, runtime
-from imagenet_jax.command_line import outputs
 from imagenet_jax.errors import UserError
 
 MODELS = ('resnet50', 'resnet101', 'resnet152', 'resnest101e')

@@ -26,10 +26,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import outputs
 from input_pipeline import command, machine
 
 from imagenet_jax import input_pipeline, sources
-from imagenet_jax.command_line import outputs
 from imagenet_jax.images.train_view import TrainView
 from imagenet_jax.order import order
 from imagenet_jax.sources import array_record

@@ -24,12 +24,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import outputs
 from input_pipeline import command, machine
 from PIL import Image
 
 from imagenet_jax import models, record
 from imagenet_jax.checkpoint import save_variables
-from imagenet_jax.command_line import outputs
 
 _WARM_S = 1
 

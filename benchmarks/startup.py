@@ -25,11 +25,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import outputs
 from input_pipeline import command, machine
 from PIL import Image
 
 from imagenet_jax import __main__
-from imagenet_jax.command_line import outputs
 
 # Seconds that each is to stay under on two cores.
 HELP_S, MODELS_S, PREDICT_S = 0.5, 1.0, 6.0

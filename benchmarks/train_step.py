@@ -22,9 +22,10 @@ from pathlib import Path
 
 import jax
 import jaxlib
+import outputs
 
 from imagenet_jax import profiling, runtime
-from imagenet_jax.command_line import outputs, without_recipe
+from imagenet_jax.command_line import without_recipe
 from imagenet_jax.use import benchmark, workloads
 
 

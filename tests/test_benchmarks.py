@@ -14,7 +14,7 @@ FILE, FOLDER = 'argument --output: cannot write /dev/null/x.json', 'cannot write
     *((name, ('--output', '/dev/null/x.json'), FILE) for name in (
         'augment', 'conv_forms', 'gpu_program', 'hosts', 'input_pipeline', 'loop', 'remat', 'scale', 'serve', 'startup',
         'train_step')),
-    ('curve', ('run', '--title', 'x', '--output', '/dev/null/x.json'), FILE),
+    ('curve', ('run', '--output', '/dev/null/x.json'), FILE),
     ('pixels', ('--data', '.', '--output', '/dev/null/x.json'), FILE),
     ('gpu_program', ('--text', '/dev/null'), FOLDER),
     ('train_step', ('--trace', '/dev/null'), FOLDER)])

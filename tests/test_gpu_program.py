@@ -38,7 +38,9 @@ ENTRY %main (a: f32[1000000], b: f32[64]) -> f32[64] {
 def program():
     spec = importlib.util.spec_from_file_location('gpu_program', PATH)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PATH.parent)
+        spec.loader.exec_module(module)
     return module
 
 

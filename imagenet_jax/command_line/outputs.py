@@ -1,6 +1,5 @@
 """Files that a command is to write, checked before its long work."""
 
-import argparse
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,30 +32,3 @@ def check(asked: Iterable[tuple[str, Path | None, tuple[str, ...]]]) -> None:
             if path.is_file() or not path.exists():
                 with tempfile.NamedTemporaryFile(dir=path.resolve().parent):  # as errors.replacing will
                     pass
-
-
-def file(text: str) -> Path:
-    """What argparse may make of an `--output`: a file that can be written.
-
-    Raises:
-      argparse.ArgumentTypeError: it cannot.
-    """
-    try:
-        check([('--output', Path(text), ())])
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return Path(text)
-
-
-def folder(text: str) -> Path:
-    """What argparse may make of an option: a folder that can be written to, made if it was not there.
-
-    Raises:
-      argparse.ArgumentTypeError: it cannot.
-    """
-    try:
-        with writing(Path(text) / 'file'):  # which makes the folder
-            pass
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return Path(text)

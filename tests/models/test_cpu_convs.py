@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixtures_models import by_xla
 from jax import export
 from jax.extend.core.primitives import conv_general_dilated_p
-from jax.interpreters import mlir
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -45,18 +45,6 @@ def forms(monkeypatch):
         return found
     monkeypatch.setattr(cpu_convs, 'form', noted)
     return names
-
-
-@pytest.fixture
-def xla():
-    """Runs a function with XLA's own convolutions."""
-    def run(function, *args):
-        mlir.register_lowering(conv_general_dilated_p, cpu_convs.plain, platform='cpu')
-        try:
-            return jax.jit(lambda *args: function(*args))(*args)  # a new function, which nothing has compiled
-        finally:
-            cpu_convs.register()
-    return run
 
 
 TAPS, SPREAD, ROWS, KERNEL, DEPTHWISE = 'shifted_taps', 'spread_taps', 'rows_apart', 'kernel_gradient', 'depthwise'
@@ -101,10 +89,10 @@ PHASES, GROUPED, GROUPED_KERNEL = 'phases', 'grouped', 'grouped_gradient'
     ((4, 6, 5, 24), (1, 1, 8, 12), {'groups': 3, 'stride': 2, 'padding': 0},
      [GROUPED, TAPS, GROUPED_KERNEL, GROUPED, SPREAD]),
     ((4, 1, 1, 24), (3, 3, 8, 12), {'groups': 3}, [GROUPED, KERNEL, GROUPED_KERNEL, GROUPED, KERNEL])])
-def test_it_agrees_with_xla(shape, kernel, options, chosen, forms, xla):
+def test_it_agrees_with_xla(shape, kernel, options, chosen, forms):
     function, args = with_gradients(conv(**options)), [draw(*shape), draw(*kernel)]
     args.append(draw(*jax.eval_shape(conv(**options), *args).shape))
-    expected = xla(function, *args)
+    expected = by_xla(conv_general_dilated_p, cpu_convs, function, *args)
     assert not forms
     found = jax.jit(function)(*args)
     assert sorted(map(str, forms)) == sorted(map(str, chosen))

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixtures_models import by_xla
 from jax import export
 from jax.extend.core.primitives import dot_general_p
-from jax.interpreters import mlir
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -24,15 +24,6 @@ def by_input(matrix, g):
     return jax.vjp(lambda x: x @ matrix, g[:, :1] * matrix[:, 0])[1](g)[0]
 
 
-def xla(function, *args):
-    """By XLA's own products."""
-    mlir.register_lowering(dot_general_p, cpu_products.plain, platform='cpu')
-    try:
-        return jax.jit(lambda *args: function(*args))(*args)  # a new function, which nothing has compiled
-    finally:
-        cpu_products.register()
-
-
 def turned(function, *args, platform='cpu'):
     """Whether its product is of the matrix by the few rows, in the program for a platform."""
     return 'optimization_barrier' in jax.jit(function).trace(*args).lower(lowering_platforms=(platform,)).as_text()
@@ -43,7 +34,8 @@ def turned(function, *args, platform='cpu'):
 def test_it_agrees_with_xla(rows, inputs, outputs, of_matrix):
     matrix, g = draw(inputs, outputs), draw(rows, outputs)
     assert turned(by_input, matrix, g) == of_matrix
-    np.testing.assert_allclose(jax.jit(by_input)(matrix, g), xla(by_input, matrix, g), rtol=1e-5, atol=1e-5)
+    expected = by_xla(dot_general_p, cpu_products, by_input, matrix, g)
+    np.testing.assert_allclose(jax.jit(by_input)(matrix, g), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(('function', 'shapes', 'dtype'), [
@@ -55,7 +47,8 @@ def test_it_agrees_with_xla(rows, inputs, outputs, of_matrix):
 def test_others_are_xlas(function, shapes, dtype):
     args = [draw(*shape, dtype=dtype) for shape in shapes]
     assert not turned(function, *args)
-    np.testing.assert_array_equal(jax.jit(function)(*args), xla(function, *args))
+    expected = by_xla(dot_general_p, cpu_products, function, *args)
+    np.testing.assert_array_equal(jax.jit(function)(*args), expected)
 
 
 def test_the_gpus_program_is_the_same():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fixtures_models import shapes
 
 from imagenet_jax import models
 from imagenet_jax.models.layers.activations import relu_of_sum
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.numerics
 def evaluation(name, **options):
     """(the model's evaluation, its variables' shapes, its images' shape)."""
     model = models.create(name, num_classes=10, dtype='float32', **options)
+    variables, _ = shapes(model, train=False)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)
     return jax.jit(lambda variables, x: model.apply(variables, x, train=False)), variables, images
 
 

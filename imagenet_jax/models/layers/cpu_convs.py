@@ -29,7 +29,6 @@ import operator
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import numpy as np
 from jax import lax
 from jax._src.lax.convolution import _conv_general_dilated_lower  # JAX's own rule, which no public name gives
@@ -87,11 +86,7 @@ def _sums_many(x, kernel, window):
 def _lower(ctx, x, kernel, **options):
     """JAX's rule of lowering a convolution, for CPUs."""
     found = _chosen(*ctx.avals_in, *ctx.avals_out, options)
-    if not found:
-        return plain(ctx, x, kernel, **options)
-    # Without what shard_map notes of a type: which devices differ in a value is settled by now.
-    bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
-    return mlir.lower_fun(found, multiple_results=False)(ctx.replace(avals_in=bare), x, kernel)
+    return cpu_forms.lower(ctx, found, x, kernel) if found else plain(ctx, x, kernel, **options)
 
 
 def _chosen(x, kernel, y, options) -> Callable | None:

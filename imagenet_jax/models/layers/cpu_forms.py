@@ -10,12 +10,14 @@ import itertools
 import math
 import operator
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.interpreters import mlir
 
 from imagenet_jax import runtime
 
@@ -49,6 +51,13 @@ class Window(NamedTuple):
         """The map dilated, with zeros around it."""
         edges = [(*pad, gap - 1) for pad, gap in zip(self.padding, self.map_dilation, strict=True)]
         return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def lower(ctx, form: Callable, *operands):
+    """What a rule of lowering answers where a form stands for the operation."""
+    # Without what shard_map notes of a type: which devices differ in a value is settled by now.
+    bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]
+    return mlir.lower_fun(form, multiple_results=False)(ctx.replace(avals_in=bare), *operands)
 
 
 def _steps(index, step):
@@ -191,10 +200,10 @@ def of_all(images, gradient, window, dot):
     beside = _side_by_side([
         _slice(images, (*none, tap * step), (*each, gap), (*images.shape[1:-2], width)) for tap in range(taps)])
     of_pixels = ((0,), (0,)), ((), ())  # one axis of them: of several XLA would make a transposed copy first
-    # How much more is multiplied for all rows at once: gradients stand around maps with their padding.
+    # With the padding of maps rows are multiplied for which there is no gradient: how many more.
     more = math.prod(images.shape[1:-2]) / math.prod(gradient.shape[1:-2])
-    wide = (outputs >= _WIDE and more > 1.1) or (beside.shape[-1], outputs * math.prod(rows)) == _ONE_CORE
-    if max(*steps, *gaps, 1) == 1 and not wide:
+    by_row = (outputs >= _WIDE and more > 1.1) or (beside.shape[-1], outputs * math.prod(rows)) == _ONE_CORE
+    if max(*steps, *gaps, 1) == 1 and not by_row:
         # One product for all rows of taps: gradients stand side by side too, each as far down as its row is.
         edges = [(count - 1, count - 1, 0) for count in rows]
         around = lax.optimization_barrier(lax.pad(

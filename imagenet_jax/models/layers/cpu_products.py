@@ -7,12 +7,13 @@ for 3.1, 32 rows 12.9 for 6.0, 128 rows 28 for 22; 256 and more are as fast as t
 
 from functools import partial
 
-import jax
 import numpy as np
 from jax import lax
 from jax._src.lax.lax import _dot_general_lower  # JAX's own rule, which no public name gives
 from jax.extend.core.primitives import dot_general_p
 from jax.interpreters import mlir
+
+from imagenet_jax.models.layers import cpu_forms
 
 # A product as JAX registers it for CPUs.
 plain = partial(_dot_general_lower, platform='cpu')
@@ -22,17 +23,18 @@ _FEW = 16  # times as many rows has the matrix, at least
 
 def _lower(ctx, x, matrix, *, dimension_numbers, **options):
     """JAX's rule of lowering a product, for CPUs."""
-    few, many = ctx.avals_in
-    rows = (few.shape[0], many.shape[0]) if dimension_numbers == _TURNED and few.ndim == many.ndim == 2 else ()
-    if not rows or not all(isinstance(n, int) for n in rows) or rows[0] * _FEW > rows[1] or any(
-            aval.dtype != np.float32 for aval in (few, many, *ctx.avals_out)):
-        return plain(ctx, x, matrix, dimension_numbers=dimension_numbers, **options)
-
     def turned(x, matrix):
         # Behind a barrier: XLA would make the first product of it again.
         return lax.optimization_barrier(lax.dot_general(matrix, x, dimension_numbers, **options)).T
-    bare = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in ctx.avals_in]  # as in cpu_convs.py
-    return mlir.lower_fun(turned, multiple_results=False)(ctx.replace(avals_in=bare), x, matrix)
+    if dimension_numbers == _TURNED and _is_few(*ctx.avals_in, *ctx.avals_out):
+        return cpu_forms.lower(ctx, turned, x, matrix)
+    return plain(ctx, x, matrix, dimension_numbers=dimension_numbers, **options)
+
+
+def _is_few(x, matrix, y):
+    """Whether these are float32, and x, whose number of rows may be open, has few beside the matrix."""
+    return all(aval.ndim == 2 and aval.dtype == np.float32 for aval in (x, matrix, y)) and (
+        all(isinstance(aval.shape[0], int) for aval in (x, matrix)) and x.shape[0] * _FEW <= matrix.shape[0])
 
 
 def register() -> None:
